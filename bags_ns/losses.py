@@ -1,0 +1,84 @@
+"""Training losses: pure functions of tensors that return unweighted scalars. Weights meet them in the model."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from bags_ns.rig.transforms import nearest_rotation
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+
+
+def rigidity(jacobians: Float[Tensor, "N 3 3"]) -> Float[Tensor, ""]:
+    """Mean squared distance of the deformation's Jacobians to the nearest rotation.
+
+    Equals the mean of sum (sigma - 1)^2 over the singular values where det > 0 (BAGS, arXiv 2403.11427), and also
+    pulls reflections back. The nearest rotation R is stationary, so the gradient is exactly 2 (J - R) with R held fixed.
+    """
+    return (jacobians - nearest_rotation(jacobians)).square().sum((-1, -2)).mean()
+
+
+def silhouette(alpha: Float[Tensor, "H W 1"], target: Float[Tensor, "H W 1"]) -> Float[Tensor, ""]:
+    """Mean squared difference of rendered and given coverage."""
+    return F.mse_loss(alpha, target)
+
+
+def bone_placement(centers: Float[Tensor, "B 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, ""]:
+    """Symmetric chamfer distance (squared) between bone centres and points of the animal: bones stay inside and cover it."""
+    squared = torch.cdist(centers, points).square()
+    return squared.amin(dim=1).mean() + squared.amin(dim=0).mean()
+
+
+def smoothness(triples: Float[Tensor, "3 *rest"]) -> Float[Tensor, ""]:
+    """Mean squared acceleration: second difference of a quantity at three equidistant times."""
+    return (triples[0] - 2 * triples[1] + triples[2]).square().mean()
+
+
+def aspect(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Float[Tensor, ""]:
+    """Mean excess over `max_ratio` of the longest to the middle axis (PhysGaussian, arXiv 2311.12198): discs are free, needles are not."""
+    ordered = log_scales.sort(dim=1).values
+    return ((ordered[:, 2] - ordered[:, 1]).exp() - max_ratio).clamp_min(0).mean()
+
+
+def _blur(images: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 C h w"]:
+    """Separable Gaussian window, valid part only."""
+    offsets = torch.arange(SSIM_WINDOW, device=images.device, dtype=images.dtype) - SSIM_WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    window = window / window.sum()
+    channels = images.shape[1]
+    rows = F.conv2d(images, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(rows, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def ssim_map(image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"]) -> Float[Tensor, "h w 3"]:
+    """Structural similarity of two images in [0, 1] where the window fits: h = H - 10, w = W - 10 (Wang et al. 2004)."""
+    x, y = image.permute(2, 0, 1)[None], target.permute(2, 0, 1)[None]
+    mean_x, mean_y, xx_yy, xy = _blur(torch.cat([x, y, x * x + y * y, x * y], dim=1)).split(3, dim=1)
+    c1, c2 = 0.01**2, 0.03**2
+    means_squared, means_product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    luminance = (2 * means_product + c1) / (means_squared + c1)
+    structure = (2 * (xy - means_product) + c2) / (xx_yy - means_squared + c2)
+    return (luminance * structure)[0].permute(1, 2, 0)
+
+
+def ssim(image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
+    """Mean structural similarity."""
+    return ssim_map(image, target).mean()
+
+
+def mask_box(mask: Float[Tensor, "H W"], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the box about a mask's pixels above one half, `margin` pixels wider where the image allows.
+
+    The box of an empty mask is the whole image; a box is never thinner than the SSIM window where the image is not.
+    """
+    sides = []
+    for axis in (1, 0):
+        hits = torch.nonzero((mask > 0.5).any(dim=axis)).flatten()
+        length = mask.shape[1 - axis]
+        low, high = (int(hits[0]) - margin, int(hits[-1]) + 1 + margin) if len(hits) else (0, length)
+        sides.append(slice(max(0, low), min(length, high)))
+    return sides[0], sides[1]

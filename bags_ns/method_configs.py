@@ -1,0 +1,81 @@
+"""The methods that ns-train offers: `bags`, and `bags-tiny`, which is `bags` made smaller for a CPU."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from bags_ns.data.datamanager import BagsDataManagerConfig
+from bags_ns.data.dataparser import AnimalVideoDataParserConfig
+from bags_ns.ffmpeg import put_ffmpeg_on_path
+from bags_ns.model import BagsModelConfig
+from bags_ns.pipeline import BagsPipelineConfig
+from bags_ns.trainer import BagsTrainerConfig, PhasedSchedulerConfig
+
+put_ffmpeg_on_path()  # ns-render looks for the program before it does anything else
+
+GEOMETRY = (1.0, 0.1, 1.0)
+"""Phase factors of the Gaussians: nearly frozen while the bones learn to move them."""
+RIG = (0.0, 1.0, 1.0)
+"""Phase factors of the rig: it begins with the bones' phase."""
+
+
+def _group(lr: float, final_ratio: float, phase_factors: tuple[float, float, float]) -> dict[str, Any]:
+    """Optimizer and scheduler of one parameter group."""
+    return {
+        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+        "scheduler": PhasedSchedulerConfig(final_ratio=final_ratio, phase_factors=phase_factors),
+    }
+
+
+def _bags() -> BagsTrainerConfig:
+    return BagsTrainerConfig(
+        method_name="bags",
+        machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        max_num_iterations=6000,
+        steps_per_save=1000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=500,
+        steps_per_eval_all_images=100_000,
+        mixed_precision=False,
+        pipeline=BagsPipelineConfig(
+            datamanager=BagsDataManagerConfig(dataparser=AnimalVideoDataParserConfig()), model=BagsModelConfig()
+        ),
+        optimizers={
+            "means": _group(1e-3, 0.05, GEOMETRY),
+            "scales": _group(5e-3, 0.2, GEOMETRY),
+            "quats": _group(5e-3, 0.2, GEOMETRY),
+            "features_dc": _group(2e-2, 0.2, GEOMETRY),
+            "features_rest": _group(1e-3, 1.0, GEOMETRY),
+            "opacities": _group(3e-2, 0.5, GEOMETRY),
+            "bones": _group(5e-4, 0.1, RIG),
+            "skinning": _group(1e-3, 0.1, RIG),
+            "bone_motion": _group(1e-3, 0.05, RIG),
+            "root_motion": _group(1e-3, 0.05, RIG),
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),
+        vis="viewer",
+    )
+
+
+def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
+    """`config` for two CPU cores: fewer steps, fewer Gaussians."""
+    config = copy.deepcopy(config)
+    config.method_name = "bags-tiny"
+    config.max_num_iterations = 3000
+    config.pipeline.model.max_gaussians = 6000
+    config.pipeline.model.rigidity_samples = 512
+    return config
+
+
+bags = MethodSpecification(
+    config=_bags(), description="An animatable 3-D Gaussian animal from one casual video (bones, skinning, priors)."
+)
+bags_tiny = MethodSpecification(
+    config=_tiny(_bags()), description="bags for two CPU cores: fewer steps, fewer Gaussians, smaller crops."
+)

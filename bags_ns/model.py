@@ -1,0 +1,379 @@
+"""The model: splatfacto's Gaussians in a canonical frame, moved by bones and a root, rendered at the camera's time.
+
+It subclasses nerfstudio's splatfacto so that viewer, exporter and densification keep working: the inherited properties
+(means, scales, quats, ...) stay canonical, posing is an explicit call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from bags_ns import losses
+from bags_ns.cameras import viewmats_from_camera_to_worlds
+from bags_ns.gaussians import Gaussians
+from bags_ns.metrics import image_metrics
+from bags_ns.rendering import RenderOutput, render
+from bags_ns.rig.bones import Bones
+from bags_ns.rig.deformation import deform_gaussians, deformation_jacobian
+from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
+from bags_ns.rig.skeleton import Skeleton
+from bags_ns.rig.skinning import SkinningField
+from bags_ns.rig.transforms import quat_to_rotation
+
+OPAQUE = 0.3
+"""Gaussians above this opacity count as part of the animal where bones are placed."""
+
+
+@dataclass
+class BagsModelConfig(SplatfactoModelConfig):
+    """Animatable Gaussians: splatfacto plus a rig."""
+
+    _target: type = field(default_factory=lambda: BagsModel)
+    num_bones: int = 24
+    """Number of bones (the paper uses 50)."""
+    skinning_hidden: int = 32
+    """Hidden units of the residual skinning network."""
+    motion_frequencies: int = 12
+    """Fourier frequencies of the time code of the bones' motion; the highest has half as many periods a clip."""
+    motion_hidden: int = 128
+    """Hidden units of the bones' motion network."""
+    l1_loss_mult: float = 1.0
+    """Weight of the absolute colour error, per pixel of the animal."""
+    ssim_loss_mult: float = 0.2
+    """Weight of 1 - SSIM in the animal's box; 0 switches it off."""
+    silhouette_loss_mult: float = 1.0
+    """Weight of the squared error of the rendered coverage, per pixel of the animal."""
+    rigidity_loss_mult: float = 0.4
+    """Weight of the rigidity of the deformation (squared distance of its Jacobian to a rotation)."""
+    rigidity_samples: int = 2048
+    """Gaussians, drawn at random each step, on which rigidity and bone placement are measured."""
+    bone_placement_loss_mult: float = 0.1
+    """Weight of the chamfer distance between bones and Gaussians, which keeps bones inside the animal."""
+    smoothness_loss_mult: float = 1.0
+    """Weight of the bones' and the root's squared acceleration from frame to frame."""
+    aspect_loss_mult: float = 0.1
+    """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
+    max_gaussians: int = 30_000
+    """Densification stops above this number of Gaussians."""
+    densify_start: float = 0.03
+    """Fraction of the run at which densification begins."""
+    densify_end: float = 0.8
+    """Fraction of the run at which densification ends."""
+    densify_rounds: int = 40
+    """Rounds of densification between its begin and its end."""
+    # Splatfacto's own fields, with values that fit an animal of length 1, short runs and every device.
+    sh_degree: int = 0
+    """Spherical harmonics do not turn with a bone: colours are logits."""
+    use_absgrad: bool = False
+    """Absolute gradients exist in gsplat's CUDA kernels only."""
+    densify_grad_thresh: float = 0.0008
+    """Screen-space gradient (of the loss per animal pixel) above which a Gaussian is split or duplicated."""
+    densify_size_thresh: float = 0.01
+    """Gaussians below this size (the animal is about 1 long) are duplicated, larger ones split."""
+    cull_alpha_thresh: float = 0.02
+    """Gaussians below this opacity are removed at densification."""
+    max_gauss_ratio: float = 4.0
+    """Longest to middle axis of a Gaussian that is free of cost."""
+    num_random: int = 5000
+    """Gaussians to start with where the data give no seed points."""
+    random_scale: float = 1.0
+    """Edge of the cube of random Gaussians."""
+    num_downscales: int = 0
+    """Frames are crops already: no coarser images at the start."""
+    background_color: Literal["random", "black", "white"] = "random"
+    """Background in training; random colours make coverage and colour separable. Outside training it is white."""
+
+
+@contextlib.contextmanager
+def _without_lpips() -> Iterator[None]:
+    """Keeps splatfacto from building LPIPS, which downloads weights and would land in every checkpoint."""
+    import torchmetrics.image.lpip as lpip
+
+    original = lpip.LearnedPerceptualImagePatchSimilarity
+    lpip.LearnedPerceptualImagePatchSimilarity = lambda **_: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        lpip.LearnedPerceptualImagePatchSimilarity = original
+
+
+class BagsModel(SplatfactoModel):
+    """Canonical Gaussians, a rig, and the renders and losses of a posed animal."""
+
+    config: BagsModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds splatfacto's Gaussians on any device, then the rig."""
+        seed = self.seed_points
+        if seed is not None:
+            self.seed_points = (seed[0], seed[1][:0])  # an empty colour tensor skips a branch that needs CUDA
+        with _without_lpips():
+            super().populate_modules()
+        del self.lpips  # type: ignore[has-type]
+        if seed is not None and len(seed[1]):
+            self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
+        clip = self.kwargs["metadata"]["clip"]
+        self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
+        self.register_buffer("run_length", torch.tensor(0))
+        self.pose_override: Pose | None = None
+        self._weights: Tensor | None = None
+        self.info: dict[str, Any] | None = None
+
+    def _populate_rig(self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None) -> None:
+        config = self.config
+        self.bones = Bones(config.num_bones)
+        self.skinning = SkinningField(config.num_bones, config.skinning_hidden)
+        self.bone_motion = BoneMotion(
+            config.num_bones, times, canonical_time, config.motion_frequencies, config.motion_hidden
+        )
+        self.root_motion = RootMotion(times, canonical_time, path)
+        self.skeleton = Skeleton(config.num_bones)
+        self.register_buffer("bones_placed", torch.tensor(False))
+        self.register_buffer("frames_entered", torch.zeros(len(times), dtype=torch.bool))
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> BagsModel:
+        """Switches between training and inference; cached skinning weights are dropped."""
+        self._weights = None
+        return super().train(mode)
+
+    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Loads in place: the optimizers keep the very Parameters that they were built on, resized to the checkpoint."""
+        for name, parameter in self.gauss_params.items():
+            parameter.data = parameter.data.new_zeros(dict[f"gauss_params.{name}"].shape)
+        self._weights = None
+        return nn.Module.load_state_dict(self, dict, **kwargs)
+
+    def update_to_step(self, step: int) -> None:
+        """Remembers the step of a loaded checkpoint."""
+        self.step = step
+
+    def set_run_length(self, num_steps: int) -> None:
+        """Tells the model how many steps the whole run has; the schedule of densification follows from it."""
+        self.run_length.fill_(num_steps)
+        config, strategy = self.config, self.strategy
+        strategy.refine_start_iter = int(config.densify_start * num_steps)
+        strategy.refine_stop_iter = int(config.densify_end * num_steps)
+        strategy.refine_every = max(1, (strategy.refine_stop_iter - strategy.refine_start_iter) // config.densify_rounds)
+        strategy.reset_every = num_steps + 1  # opacities are never reset: runs are short
+        strategy.pause_refine_after_reset = 0
+        strategy.refine_scale2d_stop_iter = 0
+        strategy.verbose = False
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is done, in [0, 1]; 1 for a model that is not in training."""
+        return min(1.0, self.step / max(1, int(self.run_length)))
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Splatfacto's groups and four of the rig's."""
+        groups = super().get_param_groups()
+        for name in ("bones", "skinning", "bone_motion", "root_motion"):
+            groups[name] = list(getattr(self, name).parameters())
+        return groups
+
+    # --- posing ------------------------------------------------------------------------------------------------------
+
+    def canonical_opacities(self) -> Float[Tensor, " N"]:
+        """Opacities in [0, 1]."""
+        return self.opacities.sigmoid().squeeze(-1)
+
+    def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
+        """The video's pose at `time` in [0, 1]."""
+        times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
+        twists = self.bone_motion(times)
+        return Pose(bone_transforms(twists[0], self.bones.centers), self.root_motion(times)[0])
+
+    def skin_weights(self) -> Float[Tensor, "N B"]:
+        """Skinning weights of the canonical means; kept between renders outside of training."""
+        if self.training:
+            return self.skinning(self.means, self.bones)
+        if self._weights is None or len(self._weights) != len(self.means):
+            self._weights = self.skinning(self.means, self.bones)
+        return self._weights
+
+    def posed_gaussians(self, pose: Pose) -> Gaussians:
+        """The animal in `pose`, in the world frame."""
+        factors = quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+        return deform_gaussians(
+            self.means, factors, self.canonical_opacities(), self.colors, self.skin_weights(), pose.T_world_canonical
+        )
+
+    def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
+        """Time of a camera; the canonical time where it has none (ns-render interpolate)."""
+        if camera.times is None:
+            return self.bone_motion.canonical_time
+        return camera.times.reshape(-1)[0].to(self.device)
+
+    # --- rendering ---------------------------------------------------------------------------------------------------
+
+    def _get_background_color(self) -> Float[Tensor, "3"]:
+        """Splatfacto's background in training, white otherwise."""
+        return super()._get_background_color() if self.training else torch.ones(3, device=self.device)
+
+    def render_gaussians(
+        self, gaussians: Gaussians, camera: Cameras, background: Float[Tensor, "3"], with_depth: bool
+    ) -> RenderOutput:
+        """World Gaussians through one nerfstudio camera."""
+        viewmats = viewmats_from_camera_to_worlds(camera.camera_to_worlds.to(self.device))
+        Ks = camera.get_intrinsics_matrices().to(self.device)
+        width, height = int(camera.width.item()), int(camera.height.item())
+        return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Renders the animal at the camera's time (or in `pose_override` outside of training)."""
+        if not self.training and self.pose_override is not None:
+            pose = self.pose_override
+        else:
+            pose = self.pose_at(self.camera_time(camera))
+        background = self._get_background_color()
+        gaussians = self._cropped(self.posed_gaussians(pose))
+        output = self.render_gaussians(gaussians, camera, background, with_depth=not self.training)
+        self.last_size = output.rgb.shape[1:3]
+        if self.training:
+            self._watch_gradients(output)
+            return {"rgb": output.rgb[0], "accumulation": output.alpha[0], "background": background, "pose": pose}
+        return {
+            "rgb": output.rgb[0].clamp(0, 1),
+            "depth": cast(Tensor, output.depth)[0],
+            "accumulation": output.alpha[0],
+            "background": background.expand_as(output.rgb[0]),
+        }
+
+    def _cropped(self, gaussians: Gaussians) -> Gaussians:
+        """Only what lies inside the viewer's crop box, where one is set."""
+        if self.crop_box is None or self.training:
+            return gaussians
+        inside = self.crop_box.within(gaussians.means).squeeze(-1)
+        return Gaussians(*(getattr(gaussians, name)[inside] for name in ("means", "covars", "opacities", "colors")))
+
+    def _watch_gradients(self, output: RenderOutput) -> None:
+        """Keeps what densification needs of the view of the video."""
+        self.info = output.info if output.info["means2d"].requires_grad else None
+        if self.info is not None:
+            self.strategy.step_pre_backward(
+                self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
+            )
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "H W 4"]:
+        """A cut-out: the colour and the coverage."""
+        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def step_post_backward(self, step: int) -> None:
+        """After each step: densification, from the gradients of the video's view, up to `max_gaussians`."""
+        if self.info is None or not self.densifying:
+            return
+        threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
+        self.strategy.grow_grad2d = threshold
+        super().step_post_backward(step)
+
+    densifying: bool = True
+    """Set by the pipeline: off while geometry is held."""
+
+    def place_bones(self) -> None:
+        """Puts the bones onto the canonical animal (once, after the warm-up) and forgets their optimizers' momenta."""
+        opaque = self.canonical_opacities() > OPAQUE
+        points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
+        self.bones.place(points.detach())
+        self.bones_placed.fill_(True)
+        for name in ("bones", "skinning", "bone_motion"):
+            self.optimizers[name].state.clear()
+
+    @torch.no_grad()
+    def enter_frames(self, window: range, canonical_index: int) -> None:
+        """Frames that are new in the window start with the pose of their neighbour towards the canonical frame."""
+        for frame in sorted(window, key=lambda index: abs(index - canonical_index)):
+            if not self.frames_entered[frame]:
+                neighbour = frame - 1 if frame > canonical_index else frame + 1
+                if frame != canonical_index:
+                    self.bone_motion.copy_frame(neighbour, frame)
+                    self.root_motion.copy_frame(neighbour, frame)
+                self.frames_entered[frame] = True
+
+    @torch.no_grad()
+    def rebuild_skeleton(self) -> None:
+        """Builds the skeleton tree from the bones' present motion."""
+        twists = self.bone_motion(self.bone_motion.knots)
+        centers = self.bones.centers
+        self.skeleton.rebuild(centers, centers + twists[..., 3:])
+
+    def ground_truth(self, batch: dict[str, Any]) -> Float[Tensor, "H W 4"]:
+        """The frame as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
+        image = batch["image"].to(self.device)
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Cheap numbers for the log."""
+        with torch.no_grad():
+            target = self.composite_with_background(self.ground_truth(batch), outputs["background"])
+            psnr = -10 * torch.log10((outputs["rgb"] - target).square().mean().clamp_min(1e-10))
+        return {"psnr": psnr, "gaussian_count": self.num_points}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted losses of one frame; the one place where a weight meets a loss of the model."""
+        config = self.config
+        terms = self._image_losses(outputs, self.ground_truth(batch))
+        if self.training:
+            terms |= self._rig_losses(outputs["pose"], batch)
+        return {name: getattr(config, f"{name}_loss_mult") * value for name, value in terms.items()}
+
+    def _image_losses(self, outputs: dict[str, Any], target: Float[Tensor, "H W 4"]) -> dict[str, Tensor]:
+        rgb, background, alpha = outputs["rgb"], outputs["background"], target[..., 3:]
+        wanted = alpha * target[..., :3] + (1 - alpha) * background
+        share = alpha.mean().clamp_min(0.02)  # losses count per pixel of the animal, however small it is in the frame
+        terms = {
+            "l1": (rgb - wanted).abs().mean() / share,
+            "silhouette": losses.silhouette(outputs["accumulation"], alpha) / share,
+        }
+        if self.config.ssim_loss_mult:
+            box = losses.mask_box(alpha[..., 0], margin=losses.SSIM_WINDOW)
+            terms["ssim"] = 1 - losses.ssim(rgb[box], wanted[box])
+        return terms
+
+    def _rig_losses(self, pose: Pose, batch: dict[str, Any]) -> dict[str, Tensor]:
+        terms = {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
+        if not self.bones_placed:
+            return terms
+        sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
+        points = self.means[sample]
+        jacobians = deformation_jacobian(points, self.skinning, self.bones, pose.T_object_canonical)
+        terms["rigidity"] = losses.rigidity(jacobians)
+        terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
+        terms["smoothness"] = self._smoothness()
+        return terms
+
+    def _smoothness(self) -> Float[Tensor, ""]:
+        """Acceleration of bones and root about a random time, at the clip's frame spacing."""
+        knots = self.bone_motion.knots
+        spacing = (knots[-1] - knots[0]) / max(1, len(knots) - 1)
+        middle = knots[0] + spacing + torch.rand((), device=self.device) * (knots[-1] - knots[0] - 2 * spacing).clamp_min(0)
+        times = middle + spacing * torch.tensor([-1.0, 0.0, 1.0], device=self.device)
+        return losses.smoothness(self.bone_motion(times)) + losses.smoothness(self.root_motion.change(times))
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Whole and in-silhouette metrics on white, and the frame beside its render."""
+        target = self.ground_truth(batch)
+        metrics = image_metrics(outputs["rgb"], outputs["accumulation"], target)
+        wanted = self.composite_with_background(target, outputs["background"])
+        return metrics, {"img": torch.cat([wanted, outputs["rgb"]], dim=1)}

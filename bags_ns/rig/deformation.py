@@ -1,0 +1,67 @@
+"""Linear blend skinning of points and Gaussians, and the true Jacobian of that deformation.
+
+T(x) = sum_b w_b(x) T_b. With A the linear part of T(x), x' = T(x) x the moved point and g_b the gradient of bone b's
+logit, the softmax gives grad w_b = w_b (g_b - sum_c w_c g_c), and so
+
+    J = dx'/dx = A + sum_b (T_b x) (grad w_b)^T = A + sum_b w_b (T_b x - x') g_b^T.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bags_ns.gaussians import Gaussians
+from bags_ns.rig.bones import Bones
+from bags_ns.rig.skinning import SkinningField
+
+
+def blend_transforms(weights: Float[Tensor, "N B"], transforms: Float[Tensor, "B 4 4"]) -> Float[Tensor, "N 3 4"]:
+    """T(x) of every point: the rigid bone transforms averaged by the point's weights."""
+    return (weights @ transforms[:, :3].flatten(1)).unflatten(1, (3, 4))
+
+
+def apply_transforms(transforms: Float[Tensor, "N 3 4"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """Each point moved by its own affine transform."""
+    return (transforms[:, :, :3] * points[:, None, :]).sum(-1) + transforms[:, :, 3]
+
+
+def deform_gaussians(
+    means: Float[Tensor, "N 3"],
+    factors: Float[Tensor, "N 3 3"],
+    opacities: Float[Tensor, " N"],
+    colors: Float[Tensor, "N 3"],
+    weights: Float[Tensor, "N B"],
+    T_world_canonical: Float[Tensor, "B 4 4"],
+) -> Gaussians:
+    """Canonical Gaussians carried into the world by the bones.
+
+    Args:
+        means, opacities, colors: canonical Gaussians, activated.
+        factors: L with covariance L L^T: rotation times scales.
+        weights: skinning weights of the means.
+        T_world_canonical: one transform a bone, the root included.
+
+    Returns:
+        Gaussians in the world frame. Covariances are moved by A and not by J, which shears them where bones meet.
+    """
+    blended = blend_transforms(weights, T_world_canonical)
+    moved = blended[:, :, :3] @ factors
+    return Gaussians(
+        means=apply_transforms(blended, means),
+        covars=moved @ moved.transpose(1, 2),
+        opacities=opacities,
+        colors=colors,
+    )
+
+
+def deformation_jacobian(
+    points: Float[Tensor, "N 3"], skinning: SkinningField, bones: Bones, T_object_canonical: Float[Tensor, "B 4 4"]
+) -> Float[Tensor, "N 3 3"]:
+    """J = dx'/dx at canonical `points`, with the change of the weights, in closed form (module docstring)."""
+    weights = skinning(points, bones)
+    per_bone = points @ T_object_canonical[:, :3, :3].transpose(1, 2) + T_object_canonical[:, None, :3, 3]  # [B N 3]
+    blended = blend_transforms(weights, T_object_canonical)
+    moved = apply_transforms(blended, points)
+    factors = weights[..., None] * (per_bone.transpose(0, 1) - moved[:, None, :])
+    return blended[:, :, :3] + skinning.weighted_logit_gradient(points, bones, factors)

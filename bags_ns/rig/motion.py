@@ -1,0 +1,151 @@
+"""Motion: time in [0, 1] -> one rigid transform for every bone, and one for the animal as a whole (the root).
+
+Gauge. Root, common bone motion and canonical shape could stand in for each other, so they are pinned by construction:
+at the canonical time every bone transform and the root's change are exactly the identity, and the bones' rotation
+vectors and translations have zero mean over the bones at all times.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bags_ns.rig.transforms import rigid, rigid_about, so3_exp
+
+
+@dataclass(frozen=True)
+class Pose:
+    """What the rig needs to deform the animal: made by motion, by the viewer or by a pose track."""
+
+    T_object_canonical: Float[Tensor, "B 4 4"]
+    """Bone transforms."""
+    T_world_object: Float[Tensor, "4 4"]
+    """Root transform."""
+
+    @property
+    def T_world_canonical(self) -> Float[Tensor, "B 4 4"]:
+        """Bone transforms with the root applied after them."""
+        return self.T_world_object @ self.T_object_canonical
+
+
+def interpolate_rows(
+    table: Float[Tensor, "T *row"], knots: Float[Tensor, " T"], times: Float[Tensor, " K"]
+) -> Float[Tensor, "K *row"]:
+    """Rows of `table` at `times`, linear between the ascending `knots` and constant beyond them."""
+    if len(knots) == 1:
+        return table.expand(len(times), *table.shape[1:])
+    right = torch.searchsorted(knots, times).clamp(1, len(knots) - 1)
+    left = right - 1
+    fraction = ((times - knots[left]) / (knots[right] - knots[left])).clamp(0, 1)
+    fraction = fraction.reshape(-1, *[1] * (table.dim() - 1))
+    return table[left] * (1 - fraction) + table[right] * fraction
+
+
+class FourierTimeCode(nn.Module):
+    """t -> [t, sin(pi k t), cos(pi k t)] for k = 1 .. num_frequencies; the highest has num_frequencies / 2 periods a clip."""
+
+    frequencies: Tensor
+
+    def __init__(self, num_frequencies: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi * torch.arange(1, num_frequencies + 1), persistent=False)
+
+    @property
+    def size(self) -> int:
+        return 1 + 2 * len(self.frequencies)
+
+    def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K code"]:
+        phases = times[:, None] * self.frequencies
+        return torch.cat([times[:, None], phases.sin(), phases.cos()], dim=1)
+
+
+class BoneMotion(nn.Module):
+    """Twists of the bones over time: a network of a Fourier time code, plus a table over the frames that is interpolated.
+
+    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero.
+    """
+
+    knots: Tensor
+    canonical_time: Tensor
+
+    def __init__(
+        self,
+        num_bones: int,
+        knots: Float[Tensor, " T"],
+        canonical_time: float,
+        num_frequencies: int = 12,
+        num_hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.code = FourierTimeCode(num_frequencies)
+        self.network = nn.Sequential(
+            nn.Linear(self.code.size, num_hidden), nn.SiLU(), nn.Linear(num_hidden, num_hidden), nn.SiLU()
+        )
+        self.head = nn.Linear(num_hidden, 6 * num_bones)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
+        self.register_buffer("knots", knots.clone())
+        self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
+
+    def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
+        """Twists at `times`: exactly zero at the canonical time, and of zero mean over the bones."""
+        times = torch.cat([self.canonical_time[None].to(times), times])
+        twists = self.head(self.network(self.code(times))).unflatten(1, (-1, 6))
+        twists = twists + interpolate_rows(self.table, self.knots, times)
+        moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
+        twists = (twists[1:] - twists[:1]) * moving[:, None, None]
+        return twists - twists.mean(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def copy_frame(self, source: int, target: int) -> None:
+        """Gives frame `target` the pose of frame `source`, by its row of the table: a start for tracking outward."""
+        pair = self.knots[[source, target]]
+        network = self.head(self.network(self.code(pair))).unflatten(1, (-1, 6))
+        self.table[target] = self.table[source] + network[0] - network[1]
+
+
+def bone_transforms(twists: Float[Tensor, "*batch B 6"], centers: Float[Tensor, "B 3"]) -> Float[Tensor, "*batch B 4 4"]:
+    """T_object_canonical: rotations about the bones' centres, then translations."""
+    return rigid_about(so3_exp(twists[..., :3]), twists[..., 3:], centers.expand_as(twists[..., 3:]))
+
+
+class RootMotion(nn.Module):
+    """The animal as a whole over time: a given path plus a table of learned changes, both interpolated.
+
+    Args:
+        knots: ascending frame times in [0, 1].
+        canonical_time: where the change is exactly zero.
+        path: translations at the frames to start from, in world units (zeros for known cameras).
+    """
+
+    knots: Tensor
+    canonical_time: Tensor
+    path: Tensor
+
+    def __init__(self, knots: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None = None) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(len(knots), 6))
+        self.register_buffer("knots", knots.clone())
+        self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
+        self.register_buffer("path", torch.zeros(len(knots), 3) if path is None else path.clone())
+
+    def change(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 6"]:
+        """Learned [rotation vector, translation] on top of the path; exactly zero at the canonical time."""
+        times = torch.cat([self.canonical_time[None].to(times), times])
+        rows = interpolate_rows(self.table, self.knots, times)
+        return rows[1:] - rows[:1]
+
+    def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 4 4"]:
+        """T_world_object at `times`."""
+        change = self.change(times)
+        return rigid(so3_exp(change[:, :3]), interpolate_rows(self.path, self.knots, times) + change[:, 3:])
+
+    @torch.no_grad()
+    def copy_frame(self, source: int, target: int) -> None:
+        """Gives frame `target` the learned change of frame `source`."""
+        self.table[target] = self.table[source]

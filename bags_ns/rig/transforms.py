@@ -1,0 +1,135 @@
+"""Rotations and rigid transforms as matrices, and the nearest rotation to a matrix, all batched and differentiable."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_SMALL_ANGLE_SQUARED = 1e-6
+
+
+def skew(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Cross-product matrices: `skew(a) @ b == cross(a, b)`."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
+def so3_exp(rotation_vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of rotation vectors (axis times angle, radians), by Rodrigues' formula."""
+    squared = (rotation_vectors * rotation_vectors).sum(-1)[..., None, None]
+    small = squared < _SMALL_ANGLE_SQUARED
+    # The Taylor branch keeps gradients finite at the identity; `where` needs both branches free of NaN.
+    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    sine_term = torch.where(small, 1 - squared / 6, angle.sin() / angle)
+    cosine_term = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / (angle * angle))
+    generators = skew(rotation_vectors)
+    identity = torch.eye(3, dtype=generators.dtype, device=generators.device)
+    return identity + sine_term * generators + cosine_term * (generators @ generators)
+
+
+def so3_log(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Rotation vectors of rotation matrices, angles in [0, pi); through the quaternion, so that it is stable near pi."""
+    quats = quat_from_rotation(rotations)
+    imaginary = quats[..., 1:]
+    norm = imaginary.norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(norm, quats[..., :1])
+    scale = torch.where(norm > 1e-8, angle / norm.clamp_min(1e-12), torch.full_like(norm, 2.0))
+    return imaginary * scale
+
+
+def quat_to_rotation(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of quaternions wxyz, which are normalised first."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def quat_from_rotation(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions wxyz with w >= 0 of rotation matrices.
+
+    Row i of Davenport's outer product 4 q_i q is well conditioned where q_i is large, so the largest is taken
+    (Bar-Itzhack, "New method for extracting the quaternion from a rotation matrix", 2000).
+    """
+    m = rotations
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    rows = [
+        torch.stack([1 + xx + yy + zz, wx, wy, wz], dim=-1),
+        torch.stack([wx, 1 + xx - yy - zz, xy, xz], dim=-1),
+        torch.stack([wy, xy, 1 - xx + yy - zz, yz], dim=-1),
+        torch.stack([wz, xz, yz, 1 - xx - yy + zz], dim=-1),
+    ]
+    outer = torch.stack(rows, dim=-2)
+    best = torch.diagonal(outer, dim1=-2, dim2=-1).argmax(dim=-1)
+    quats = torch.take_along_dim(outer, best[..., None, None].expand(*best.shape, 1, 4), dim=-2).squeeze(-2)
+    quats = torch.nn.functional.normalize(quats, dim=-1)
+    return torch.where(quats[..., :1] < 0, -quats, quats)
+
+
+def rigid(rotations: Float[Tensor, "*batch 3 3"], translations: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
+    """Homogeneous transforms x -> R x + t."""
+    top = torch.cat([rotations, translations[..., None]], dim=-1)
+    last_row = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    return torch.cat([top, last_row], dim=-2)
+
+
+def rigid_inverse(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Inverses of rigid transforms."""
+    inverse_rotations = transforms[..., :3, :3].transpose(-1, -2)
+    return rigid(inverse_rotations, -(inverse_rotations @ transforms[..., :3, 3:])[..., 0])
+
+
+def rigid_about(
+    rotations: Float[Tensor, "*batch 3 3"], translations: Float[Tensor, "*batch 3"], pivots: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 4 4"]:
+    """Transforms that rotate about `pivots` and then move them by `translations`."""
+    return rigid(rotations, pivots + translations - (rotations @ pivots[..., None])[..., 0])
+
+
+def transform_points(
+    transforms: Float[Tensor, "*batch 4 4"], points: Float[Tensor, "*batch n 3"]
+) -> Float[Tensor, "*batch n 3"]:
+    """Points moved by one transform a batch element."""
+    return points @ transforms[..., :3, :3].transpose(-1, -2) + transforms[..., None, :3, 3]
+
+
+def _cofactor(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Cofactor matrices, det(M) M^-T where M is invertible; its rows are cross products of the rows of M."""
+    a, b, c = matrices.unbind(-2)
+    cross = torch.linalg.cross
+    return torch.stack([cross(b, c), cross(c, a), cross(a, b)], dim=-2)
+
+
+@torch.no_grad()
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 12) -> Float[Tensor, "*batch 3 3"]:
+    """The proper rotation closest to each matrix in the Frobenius norm, without an SVD and without gradient.
+
+    max_R tr(R^T M) is the largest eigenvalue of Davenport's 4x4 matrix, a root of the quartic
+    p(l) = l^4 - 2 |M|^2 l^2 - 8 det(M) l + |M|^4 - 4 |cof M|^2 (Shuster, "QUEST", 1981). Newton's method from the upper
+    bound sqrt(3) |M| goes down to it monotonically, and R = d l / d M = -(dp/dM) / (dp/dl) follows in closed form.
+    This also holds for det <= 0, where the polar factor would be a reflection. Where the answer is not unique
+    (dp/dl = 0: a reflection with equal stretches, or rank below 2) the divisor is kept off zero, and the result is
+    a finite matrix that is not a rotation.
+    """
+    scale = torch.linalg.matrix_norm(matrices).clamp_min(1e-12)[..., None, None]
+    unit = matrices / scale  # |M| = 1: one tolerance for all sizes
+    cofactor = _cofactor(unit)
+    det = (unit[..., 0, :] * cofactor[..., 0, :]).sum(-1)
+    constant = 1 - 4 * cofactor.square().sum((-1, -2))
+    root = torch.full_like(det, 3**0.5)
+    for _ in range(iterations):
+        square = root * root
+        value = (square - 2) * square - 8 * det * root + constant
+        slope = 4 * (square - 1) * root - 8 * det
+        root = root - value / slope.clamp_min(1e-7)
+    square = (root * root)[..., None, None]
+    slope = ((root * root - 1) * root - 2 * det).clamp_min(1e-7)[..., None, None]
+    gram_term = unit @ unit.transpose(-1, -2) @ unit
+    return ((square + 1) * unit + 2 * root[..., None, None] * cofactor - 2 * gram_term) / slope

@@ -1,0 +1,138 @@
+"""The training loop's own parts: the run's total length, learning rates that follow its phases, whole checkpoints.
+
+nerfstudio counts `--max-num-iterations` as additional steps after a resume, and writes checkpoints in place. Here the
+total length of a run is stored in its checkpoint and a resumed run goes on in the schedule it was in; a checkpoint
+appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from bags_ns.schedule import PhaseSchedule
+
+
+@dataclass
+class PhasedSchedulerConfig(SchedulerConfig):
+    """Exponential decay over the run, times a factor for each of its phases."""
+
+    _target: type = field(default_factory=lambda: PhasedScheduler)
+    final_ratio: float = 1.0
+    """Learning rate at the end of the run, as a fraction of that at its start."""
+    phase_factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Factors in the canonical, the bones' and the joint phase; 0 freezes the group."""
+    run_length: int = 1
+    """Steps of the whole run; set by the trainer."""
+    phases: PhaseSchedule = field(default_factory=PhaseSchedule)
+    """Where the phases lie; set by the trainer from the pipeline's config."""
+
+    def factor(self, step: int) -> float:
+        """Learning rate at `step` relative to the optimizer's."""
+        progress = min(1.0, step / self.run_length)
+        return self.final_ratio**progress * self.phase_factors[self.phases.phase(progress)]
+
+
+class PhasedScheduler(Scheduler):
+    """Makes torch's scheduler of a `PhasedSchedulerConfig`."""
+
+    config: PhasedSchedulerConfig
+
+    def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
+        """A LambdaLR; the closure keeps the config out of checkpoints."""
+        factor: Callable[[int], float] = self.config.factor
+        return LambdaLR(optimizer, lr_lambda=lambda step: factor(step))
+
+
+@dataclass
+class BagsTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer, with runs that can be moved from folder to folder and resumed."""
+
+    _target: type = field(default_factory=lambda: BagsTrainer)
+
+    def save_config(self) -> None:
+        """Saves config.yml with absolute paths, so that it does not matter where later commands are started."""
+        datamanager = self.pipeline.datamanager
+        self.output_dir = self.output_dir.resolve()
+        for holder in (self, datamanager, getattr(datamanager, "dataparser", None)):
+            if getattr(holder, "data", None) is not None:
+                setattr(holder, "data", holder.data.resolve())  # noqa: B010  the three have no common type
+        super().save_config()
+
+
+class BagsTrainer(Trainer):
+    """Knows how long the whole run is, resumes it in its schedule and writes checkpoints atomically."""
+
+    config: BagsTrainerConfig
+
+    def setup(self, test_mode: Any = "val") -> None:
+        """Sets up as nerfstudio does, then limits this session to what the run has left."""
+        super().setup(test_mode)
+        left = self.run_length - self._start_step
+        if left > 0:
+            self.config.max_num_iterations = min(self.config.max_num_iterations, left)
+        writer.GLOBAL_BUFFER["max_iter"] = self._start_step + self.config.max_num_iterations
+
+    def setup_optimizers(self) -> Optimizers:
+        """Optimizers whose schedules span the whole run, also when this session is only its second half."""
+        self.run_length = self._checkpoint_run_length() or self.config.max_num_iterations
+        self.pipeline.model.set_run_length(self.run_length)
+        for group in self.config.optimizers.values():
+            if isinstance(group["scheduler"], PhasedSchedulerConfig):
+                group["scheduler"] = dataclasses.replace(
+                    group["scheduler"], run_length=self.run_length, phases=self.config.pipeline.phases
+                )
+        return super().setup_optimizers()
+
+    def _checkpoint_path(self) -> Path | None:
+        """The checkpoint that this session starts from."""
+        if self.config.load_dir is None:
+            return self.config.load_checkpoint
+        step = self.config.load_step
+        steps = sorted(int(path.stem.split("-")[1]) for path in self.config.load_dir.glob("step-*.ckpt"))
+        if not steps:
+            raise FileNotFoundError(f"{self.config.load_dir} holds no step-*.ckpt: give the nerfstudio_models folder of a run")
+        return self.config.load_dir / f"step-{steps[-1] if step is None else step:09d}.ckpt"
+
+    def _checkpoint_run_length(self) -> int | None:
+        path = self._checkpoint_path()
+        if path is None:
+            return None
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: see --load-dir and --load-step")
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return int(state["pipeline"]["_model.run_length"])
+
+    def save_checkpoint(self, step: int) -> None:
+        """Writes a checkpoint beside its folder and renames it into place, then drops older ones if so configured."""
+        self.pipeline.model.rebuild_skeleton()
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        unfinished = self.checkpoint_dir.parent / f".{path.name}.unfinished"
+        torch.save(
+            {
+                "step": step,
+                "pipeline": self.pipeline.state_dict(),
+                "optimizers": {name: o.state_dict() for name, o in self.optimizers.optimizers.items()},
+                "schedulers": {name: s.state_dict() for name, s in self.optimizers.schedulers.items()},
+                "scalers": self.grad_scaler.state_dict(),
+            },
+            unfinished,
+        )
+        os.replace(unfinished, path)
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("step-*.ckpt"):
+                if other != path:
+                    other.unlink()

@@ -1,0 +1,126 @@
+"""Pictures that a person looks at: the animal on a turntable, beside its video, in the colours of its bones, on one sheet."""
+
+from __future__ import annotations
+
+import colorsys
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from numpy import ndarray
+from torch import Tensor
+
+from bags_ns.cameras import intrinsics_from_fov, orbit_camera
+from bags_ns.gaussians import Gaussians
+from bags_ns.model import BagsModel
+from bags_ns.rig.motion import Pose
+
+Frame = UInt8[ndarray, "H W 3"]
+
+TURNTABLE_FOV_DEG = 40.0
+TURNTABLE_RADIUS = 2.0
+TURNTABLE_ELEVATION_DEG = 12.0
+
+
+def bone_colors(num_bones: int) -> Float[Tensor, "B 3"]:
+    """One vivid colour a bone, neighbours in order far apart in hue."""
+    golden = (math.sqrt(5) - 1) / 2
+    return torch.tensor([colorsys.hsv_to_rgb((bone * golden) % 1, 0.75, 0.95) for bone in range(num_bones)])
+
+
+def in_bone_colors(model: BagsModel, gaussians: Gaussians) -> Gaussians:
+    """The same Gaussians coloured by their skinning weights."""
+    colors = model.skin_weights() @ bone_colors(len(model.bones)).to(model.device)
+    return dataclasses.replace(gaussians, colors=colors)
+
+
+def animal_center(gaussians: Gaussians) -> Float[Tensor, "3"]:
+    """Opacity-weighted mean of the Gaussians."""
+    weights = gaussians.opacities[:, None]
+    return (gaussians.means * weights).sum(0) / weights.sum().clamp_min(1e-9)
+
+
+def orbit_view(azimuth: float, elevation: float, radius: float, target: Float[Tensor, "3"], size: int) -> Cameras:
+    """A square nerfstudio camera that looks at `target`. Radians, world units, pixels."""
+    angles = torch.tensor([azimuth, elevation, radius])
+    pose = orbit_camera(angles[0], angles[1], angles[2], target.cpu())
+    K = intrinsics_from_fov(TURNTABLE_FOV_DEG, size, size)
+    return Cameras(
+        camera_to_worlds=pose[None, :3],
+        fx=float(K[0, 0]),
+        fy=float(K[1, 1]),
+        cx=float(K[0, 2]),
+        cy=float(K[1, 2]),
+        width=size,
+        height=size,
+        camera_type=CameraType.PERSPECTIVE,
+    )
+
+
+def to_uint8(image: Float[Tensor, "H W 3"]) -> Frame:
+    """A picture in [0, 1] as bytes."""
+    return (image.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+
+
+def render_pose(model: BagsModel, pose: Pose, camera: Cameras, bones: bool = False) -> Frame:
+    """The animal in `pose` on white, in its own or its bones' colours."""
+    gaussians = model.posed_gaussians(pose)
+    if bones:
+        gaussians = in_bone_colors(model, gaussians)
+    white = torch.ones(3, device=model.device)
+    return to_uint8(model.render_gaussians(gaussians, camera, white, with_depth=False).rgb[0])
+
+
+@torch.no_grad()
+def turntable(
+    model: BagsModel, num_frames: int, size: int, turns: float = 1.0, start_azimuth: float = 0.0, bones: bool = False
+) -> Iterator[Frame]:
+    """The animal turning about the vertical axis while the clip's time runs from 0 to 1."""
+    for index in range(num_frames):
+        pose = model.pose_at(index / max(1, num_frames - 1))
+        center = animal_center(model.posed_gaussians(pose))
+        azimuth = start_azimuth + turns * 2 * math.pi * index / num_frames
+        camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), TURNTABLE_RADIUS, center, size)
+        yield render_pose(model, pose, camera, bones)
+
+
+@torch.no_grad()
+def beside_source(
+    model: BagsModel, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W C"]]], bones: bool = True
+) -> Iterator[Frame]:
+    """For each frame of the video: the frame cut out on white, the render, and the render in bone colours, side by side."""
+    for camera, image in frames:
+        target = model.ground_truth({"image": image})
+        source = to_uint8(target[..., 3:] * target[..., :3] + 1 - target[..., 3:])
+        pose = model.pose_at(model.camera_time(camera))
+        views = [source, render_pose(model, pose, camera)]
+        if bones:
+            views.append(render_pose(model, pose, camera, bones=True))
+        yield np.concatenate(views, axis=1)
+
+
+def contact_sheet(frames: Sequence[Frame], columns: int, max_frames: int = 24) -> Frame:
+    """Evenly chosen frames of equal size in a grid, left to right and top to bottom, on white."""
+    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, max_frames).round().astype(int))]
+    height, width = chosen[0].shape[:2]
+    rows = math.ceil(len(chosen) / columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, frame in enumerate(chosen):
+        row, column = divmod(index, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+    return sheet
+
+
+def write_png(path: Path, image: Frame) -> None:
+    """Writes a picture, whole or not at all."""
+    import cv2
+
+    unfinished = path.with_name(f".{path.stem}.unfinished.png")
+    if not cv2.imwrite(str(unfinished), image[..., ::-1]):
+        raise OSError(f"cannot write {path}: is the folder there and writable?")
+    unfinished.replace(path)
