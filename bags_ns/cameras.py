@@ -23,11 +23,15 @@ def viewmats_from_camera_to_worlds(camera_to_worlds: Float[Tensor, "C rows 4"]) 
 
 
 def look_at(
-    positions: Float[Tensor, "*batch 3"], targets: Float[Tensor, "*batch 3"], up: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    positions: Float[Tensor, "*batch 3"],
+    targets: Float[Tensor, "*batch 3"],
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> Float[Tensor, "*batch 4 4"]:
     """OpenGL camera-to-world poses at `positions` that look at `targets`; `up` must not be parallel to the view."""
     backward = torch.nn.functional.normalize(positions - targets, dim=-1)
-    right = torch.nn.functional.normalize(torch.linalg.cross(positions.new_tensor(up).expand_as(backward), backward), dim=-1)
+    right = torch.nn.functional.normalize(
+        torch.linalg.cross(positions.new_tensor(up).expand_as(backward), backward), dim=-1
+    )
     upward = torch.linalg.cross(backward, right)
     pose = torch.stack([right, upward, backward, positions], dim=-1)
     last_row = positions.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*pose.shape[:-2], 1, 4)

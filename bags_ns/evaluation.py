@@ -34,7 +34,9 @@ def angles_to_training(views: Float[Tensor, "C 3 4"], training: Float[Tensor, "T
 
 
 @torch.no_grad()
-def evaluate_split(model: BagsModel, dataset: Any, advance: Callable[[], None] = lambda: None) -> list[dict[str, float]]:
+def evaluate_split(
+    model: BagsModel, dataset: Any, advance: Callable[[], None] = lambda: None
+) -> list[dict[str, float]]:
     """Metrics of every frame of a nerfstudio dataset, `advance` called after each."""
     rows = []
     cameras: Cameras = dataset.cameras

@@ -129,7 +129,9 @@ class BagsModel(SplatfactoModel):
         self._weights: Tensor | None = None
         self.info: dict[str, Any] | None = None
 
-    def _populate_rig(self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None) -> None:
+    def _populate_rig(
+        self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
+    ) -> None:
         config = self.config
         self.bones = Bones(config.num_bones)
         self.skinning = SkinningField(config.num_bones, config.skinning_hidden)
@@ -165,7 +167,9 @@ class BagsModel(SplatfactoModel):
         config, strategy = self.config, self.strategy
         strategy.refine_start_iter = int(config.densify_start * num_steps)
         strategy.refine_stop_iter = int(config.densify_end * num_steps)
-        strategy.refine_every = max(1, (strategy.refine_stop_iter - strategy.refine_start_iter) // config.densify_rounds)
+        strategy.refine_every = max(
+            1, (strategy.refine_stop_iter - strategy.refine_start_iter) // config.densify_rounds
+        )
         strategy.reset_every = num_steps + 1  # opacities are never reset: runs are short
         strategy.pause_refine_after_reset = 0
         strategy.refine_scale2d_stop_iter = 0
@@ -362,7 +366,9 @@ class BagsModel(SplatfactoModel):
         """Acceleration of bones and root about a random time, at the clip's frame spacing."""
         knots = self.bone_motion.knots
         spacing = (knots[-1] - knots[0]) / max(1, len(knots) - 1)
-        middle = knots[0] + spacing + torch.rand((), device=self.device) * (knots[-1] - knots[0] - 2 * spacing).clamp_min(0)
+        middle = (
+            knots[0] + spacing + torch.rand((), device=self.device) * (knots[-1] - knots[0] - 2 * spacing).clamp_min(0)
+        )
         times = middle + spacing * torch.tensor([-1.0, 0.0, 1.0], device=self.device)
         return losses.smoothness(self.bone_motion(times)) + losses.smoothness(self.root_motion.change(times))
 

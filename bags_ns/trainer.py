@@ -53,7 +53,7 @@ class PhasedScheduler(Scheduler):
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
         """A LambdaLR; the closure keeps the config out of checkpoints."""
         factor: Callable[[int], float] = self.config.factor
-        return LambdaLR(optimizer, lr_lambda=lambda step: factor(step))
+        return LambdaLR(optimizer, lr_lambda=lambda step: factor(step))  # noqa: PLW0108  a closure, see above
 
 
 @dataclass
@@ -103,7 +103,9 @@ class BagsTrainer(Trainer):
         step = self.config.load_step
         steps = sorted(int(path.stem.split("-")[1]) for path in self.config.load_dir.glob("step-*.ckpt"))
         if not steps:
-            raise FileNotFoundError(f"{self.config.load_dir} holds no step-*.ckpt: give the nerfstudio_models folder of a run")
+            raise FileNotFoundError(
+                f"{self.config.load_dir} holds no step-*.ckpt: give the nerfstudio_models folder of a run"
+            )
         return self.config.load_dir / f"step-{steps[-1] if step is None else step:09d}.ckpt"
 
     def _checkpoint_run_length(self) -> int | None:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from bags_ns.cameras import intrinsics_from_fov, orbit_camera
+from bags_ns.data.video import write_video
 from bags_ns.gaussians import Gaussians
 from bags_ns.model import BagsModel
+from bags_ns.pipeline import BagsPipeline
+from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
 
 Frame = UInt8[ndarray, "H W 3"]
@@ -124,3 +128,39 @@ def write_png(path: Path, image: Frame) -> None:
     if not cv2.imwrite(str(unfinished), image[..., ::-1]):
         raise OSError(f"cannot write {path}: is the folder there and writable?")
     unfinished.replace(path)
+
+
+def write_views(
+    pipeline: BagsPipeline,
+    output_dir: Path,
+    *,
+    kind: Literal["turntable", "source", "bones"],
+    size: int = 512,
+    num_frames: int | None = None,
+    fps: float = 24.0,
+) -> tuple[Path, Path]:
+    """Renders one kind of view into `output_dir`/KIND.mp4 and KIND.png (a contact sheet), and returns both paths."""
+    model, data = pipeline.model, pipeline.datamanager
+    if kind == "source":
+        count = len(data.train_dataset)
+        frames = beside_source(model, (data.train_image(index) for index in range(count)))
+    else:
+        count = num_frames or 2 * len(data.clip.times)
+        start = first_azimuth(data.train_dataset.cameras.camera_to_worlds)
+        frames = turntable(model, count, size, start_azimuth=start, bones=kind == "bones")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    kept: list[Frame] = []
+    with progress_bar(f"Rendering {kind}", count) as advance:
+        for frame in frames:
+            kept.append(frame)
+            advance(None, None)
+    video, sheet = output_dir / f"{kind}.mp4", output_dir / f"{kind}.png"
+    write_video(video, kept, fps)
+    write_png(sheet, contact_sheet(kept, columns=3 if kind == "source" else 6))
+    return video, sheet
+
+
+def first_azimuth(camera_to_worlds: Float[Tensor, "C 3 4"]) -> float:
+    """Azimuth from which the first camera looks, in radians: where a turntable begins."""
+    backward = camera_to_worlds[0, :3, 2]
+    return math.atan2(float(backward[1]), float(backward[0]))

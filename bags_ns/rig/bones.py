@@ -73,8 +73,6 @@ def squared_mahalanobis(
     squares = x[:, [0, 1, 2, 0, 0, 1]] * x[:, [0, 1, 2, 1, 2, 2]]
     features = torch.cat([squares, x, torch.ones_like(x[:, :1])], dim=1)
     p = precisions
-    quadratic = torch.stack(
-        [p[:, 0, 0], p[:, 1, 1], p[:, 2, 2], 2 * p[:, 0, 1], 2 * p[:, 0, 2], 2 * p[:, 1, 2]], dim=1
-    )
+    quadratic = torch.stack([p[:, 0, 0], p[:, 1, 1], p[:, 2, 2], 2 * p[:, 0, 1], 2 * p[:, 0, 2], 2 * p[:, 1, 2]], dim=1)
     coefficients = torch.cat([quadratic, -2 * linear, (linear * c).sum(-1, keepdim=True)], dim=1)
     return features @ coefficients.T

@@ -109,7 +109,9 @@ class BoneMotion(nn.Module):
         self.table[target] = self.table[source] + network[0] - network[1]
 
 
-def bone_transforms(twists: Float[Tensor, "*batch B 6"], centers: Float[Tensor, "B 3"]) -> Float[Tensor, "*batch B 4 4"]:
+def bone_transforms(
+    twists: Float[Tensor, "*batch B 6"], centers: Float[Tensor, "B 3"]
+) -> Float[Tensor, "*batch B 4 4"]:
     """T_object_canonical: rotations about the bones' centres, then translations."""
     return rigid_about(so3_exp(twists[..., :3]), twists[..., 3:], centers.expand_as(twists[..., 3:]))
 
@@ -127,7 +129,9 @@ class RootMotion(nn.Module):
     canonical_time: Tensor
     path: Tensor
 
-    def __init__(self, knots: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None = None) -> None:
+    def __init__(
+        self, knots: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None = None
+    ) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(len(knots), 6))
         self.register_buffer("knots", knots.clone())

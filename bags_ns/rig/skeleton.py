@@ -41,7 +41,9 @@ def topological_order(parents: Int[Tensor, " B"]) -> list[int]:
     for bone in order:  # grows while it is walked
         order.extend(children.get(bone, []))
     if len(order) != len(parents):
-        raise ValueError(f"parents {parents.tolist()} are not one tree: {len(order)} of {len(parents)} bones hang on a root")
+        raise ValueError(
+            f"parents {parents.tolist()} are not one tree: {len(order)} of {len(parents)} bones hang on a root"
+        )
     return order
 
 

@@ -73,7 +73,9 @@ def quat_from_rotation(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, 
     return torch.where(quats[..., :1] < 0, -quats, quats)
 
 
-def rigid(rotations: Float[Tensor, "*batch 3 3"], translations: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
+def rigid(
+    rotations: Float[Tensor, "*batch 3 3"], translations: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 4 4"]:
     """Homogeneous transforms x -> R x + t."""
     top = torch.cat([rotations, translations[..., None]], dim=-1)
     last_row = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)

@@ -73,7 +73,9 @@ def test_rigid_transforms_compose_invert_and_turn_about_their_pivot():
         torch.randn(6, 3, generator=g, dtype=DOUBLE),
     )
     transforms = rigid(rotations, shifts)
-    assert torch.allclose(transforms @ rigid_inverse(transforms), torch.eye(4, dtype=DOUBLE).expand(6, 4, 4), atol=1e-12)
+    assert torch.allclose(
+        transforms @ rigid_inverse(transforms), torch.eye(4, dtype=DOUBLE).expand(6, 4, 4), atol=1e-12
+    )
     about = rigid_about(rotations, torch.zeros_like(shifts), pivots)
     assert torch.allclose(transform_points(about, pivots[:, None])[:, 0], pivots, atol=1e-12)
 
@@ -155,7 +157,11 @@ def gaussians_of(points, seed=3):
     factors = so3_exp(torch.randn(len(points), 3, generator=g, dtype=points.dtype)) * torch.rand(
         len(points), 1, 3, generator=g, dtype=points.dtype
     )
-    return factors, torch.rand(len(points), generator=g, dtype=points.dtype), torch.rand(len(points), 3, generator=g, dtype=points.dtype)
+    return (
+        factors,
+        torch.rand(len(points), generator=g, dtype=points.dtype),
+        torch.rand(len(points), 3, generator=g, dtype=points.dtype),
+    )
 
 
 def test_identity_pose_leaves_the_gaussians_unchanged():
@@ -224,7 +230,11 @@ def test_table_is_interpolated_between_frames_and_a_copied_frame_has_the_same_po
 
 def test_interpolation_is_constant_beyond_the_ends_and_works_for_one_knot():
     table = torch.tensor([[0.0], [1.0]])
-    assert interpolate_rows(table, torch.tensor([0.2, 0.8]), torch.tensor([0.0, 0.5, 1.0])).flatten().tolist() == [0, 0.5, 1]
+    assert interpolate_rows(table, torch.tensor([0.2, 0.8]), torch.tensor([0.0, 0.5, 1.0])).flatten().tolist() == [
+        0,
+        0.5,
+        1,
+    ]
     assert interpolate_rows(table[:1], torch.tensor([0.2]), torch.tensor([0.0, 0.9])).shape == (2, 1)
 
 

@@ -1,0 +1,81 @@
+"""Opens trained runs, and trains one from Python: what every verb of `bags` that needs a model goes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bags_ns.model import BagsModel
+from bags_ns.pipeline import BagsPipeline
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, loaded."""
+
+    folder: Path
+    """Where its config.yml lies."""
+    pipeline: BagsPipeline
+
+    @property
+    def model(self) -> BagsModel:
+        return self.pipeline.model
+
+
+def find_config(path: Path) -> Path:
+    """The config.yml of a run: the file itself, or the newest one below a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path.is_file():
+        return path
+    configs = sorted(path.glob("**/config.yml"), key=lambda config: config.stat().st_mtime)
+    if not configs:
+        raise FileNotFoundError(f"{path} holds no trained run (config.yml): give the folder that ns-train wrote")
+    return configs[-1]
+
+
+def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test") -> Run:
+    """Loads the newest checkpoint of a run for inference.
+
+    Raises:
+        FileNotFoundError: no run or no checkpoint there.
+        ValueError: a run of another method.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    config_path = find_config(path)
+    if not any((config_path.parent / "nerfstudio_models").glob("step-*.ckpt")):
+        raise FileNotFoundError(
+            f"{config_path.parent / 'nerfstudio_models'} holds no checkpoint: the run was never saved"
+        )
+    _, pipeline, _, _ = eval_setup(config_path, test_mode=test_mode)
+    if not isinstance(pipeline, BagsPipeline):
+        raise ValueError(f"{config_path} is a run of another method: `bags` works on runs of `ns-train bags`")
+    pipeline.eval()
+    return Run(config_path.parent, pipeline)
+
+
+def train(
+    data: Path, output_dir: Path, *, method: Literal["bags", "bags-tiny"], num_steps: int | None = None, seed: int = 42
+) -> Path:
+    """Trains as `ns-train METHOD --data DATA --vis tensorboard` would, in this process; returns the run's config.yml."""
+    import copy
+
+    from nerfstudio.scripts.train import main
+
+    from bags_ns import method_configs
+
+    spec = method_configs.bags_tiny if method == "bags-tiny" else method_configs.bags
+    config = copy.deepcopy(spec.config)
+    config.data, config.output_dir, config.vis = data, output_dir, "tensorboard"
+    config.pipeline.datamanager.data = data
+    config.machine.seed = seed
+    config.steps_per_eval_image = 10**9  # nobody watches a log here
+    if num_steps is not None:
+        config.max_num_iterations = num_steps
+    config.set_timestamp()
+    main(config)
+    return config.get_base_dir() / "config.yml"
