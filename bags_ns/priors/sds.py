@@ -1,0 +1,74 @@
+"""Score distillation, once: how a diffusion model's opinion of a render becomes a loss. No network is built here.
+
+With x the render (pixels in [-1, 1] or latents), x_t = sqrt(abar_t) x + sqrt(1 - abar_t) n and eps_hat the guided
+noise prediction (classifier-free guidance, arXiv 2207.12598):
+
+    sds    gradient w(t) (eps_hat - n), w(t) = 1 - abar_t            DreamFusion, arXiv 2209.14988
+    x0     squared distance of x to the one-step reconstruction x0_hat(x_t), which is held fixed
+
+Both are annealed: t falls linearly over the run from `t_start` to `t_end` of the diffusion's own steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NoisePredictor = Callable[[Tensor, int], Tensor]
+"""(x_t, t) -> guided noise prediction, both of the shape of x."""
+
+
+@dataclass
+class SDSConfig:
+    """How a prior's opinion is turned into a loss."""
+
+    variant: Literal["sds", "x0"] = "sds"
+    """sds: the score's own gradient; x0: distance to the one-step reconstruction, smoother and lower in contrast."""
+    t_start: float = 0.96
+    """Noise level at the start of the prior's work, as a fraction of its diffusion steps."""
+    t_end: float = 0.02
+    """Noise level at the end of the run."""
+
+
+def timestep(config: SDSConfig, progress: float, num_steps: int) -> int:
+    """Diffusion step in [0, num_steps) at `progress` of the run in [0, 1]."""
+    fraction = config.t_start + (config.t_end - config.t_start) * min(1.0, max(0.0, progress))
+    return min(num_steps - 1, max(0, round(fraction * num_steps)))
+
+
+def sds_loss(
+    images: Float[Tensor, "V C H W"],
+    predict_noise: NoisePredictor,
+    alphas_cumprod: Float[Tensor, " steps"],
+    t: int,
+    variant: Literal["sds", "x0"],
+    noise: Float[Tensor, "V C H W"],
+) -> Float[Tensor, ""]:
+    """Loss whose gradient in `images` is the variant's, summed over a view's entries and averaged over the V views.
+
+    Args:
+        images: renders in the diffusion's own space and range, with gradient.
+        predict_noise: the guided network.
+        alphas_cumprod: abar over the diffusion's steps.
+        t: diffusion step.
+        variant: see the module docstring.
+        noise: n, standard normal.
+
+    Returns:
+        A scalar. For `sds` its value is that of a quadratic with the right gradient, not a likelihood.
+    """
+    alpha_bar = alphas_cumprod[t].to(images.device, torch.float64)
+    signal, sigma = alpha_bar.sqrt().to(images.dtype), (1 - alpha_bar).sqrt().to(images.dtype)
+    with torch.no_grad():
+        noisy = signal * images + sigma * noise
+        predicted = predict_noise(noisy, t).to(images.dtype)
+        if variant == "sds":
+            target = images - (1 - alpha_bar).to(images.dtype) * (predicted - noise)
+        else:
+            target = ((noisy - sigma * predicted) / signal.clamp_min(1e-4)).clamp(-1, 1)
+    return 0.5 * (images - target).square().sum() / len(images)

@@ -1,0 +1,37 @@
+"""Ramps and phases at their edges."""
+
+import pytest
+
+from bags_ns.schedule import Phase, PhaseSchedule, Ramp
+
+
+def test_ramp_stays_moves_and_stays():
+    ramp = Ramp(start=0.2, end=0.6, value_start=1.0, value_end=3.0)
+    assert [ramp.at(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([1, 1, 2, 3, 3])
+
+
+def test_ramp_of_no_length_is_a_step():
+    ramp = Ramp(start=0.5, end=0.5, value_start=0.0, value_end=1.0)
+    assert ramp.at(0.499) == 0 and ramp.at(0.5) == 1
+
+
+def test_phases_follow_each_other():
+    schedule = PhaseSchedule(canonical_end=0.2, window_end=0.4, bones_end=0.5)
+    assert [schedule.phase(p) for p in (0.0, 0.199, 0.2, 0.499, 0.5, 1.0)] == [
+        Phase.CANONICAL, Phase.CANONICAL, Phase.BONES, Phase.BONES, Phase.JOINT, Phase.JOINT,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("canonical_index", [0, 4, 9])
+def test_window_grows_outward_from_the_canonical_frame_to_the_whole_clip(canonical_index):
+    schedule, num_frames = PhaseSchedule(), 10
+    assert list(schedule.window(0.0, canonical_index, num_frames)) == [canonical_index]
+    windows = [schedule.window(p / 100, canonical_index, num_frames) for p in range(101)]
+    assert list(windows[-1]) == list(range(num_frames))
+    assert list(schedule.window(schedule.window_end, canonical_index, num_frames)) == list(range(num_frames))
+    for earlier, later in zip(windows, windows[1:], strict=False):
+        assert set(earlier) <= set(later)
+
+
+def test_a_clip_of_one_frame_has_one_window():
+    assert list(PhaseSchedule().window(0.9, 0, 1)) == [0]
