@@ -1,0 +1,128 @@
+"""nerfstudio's door to every kind of input: one data parser that recognises the layout, prepares it and gives cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.scene_box import SceneBox
+
+from bags_ns.data.cache import default_cache_dir
+from bags_ns.data.layouts import find_clip
+from bags_ns.data.prepare import PrepareSettings, prepare
+from bags_ns.data.prepared import PreparedClip
+from bags_ns.data.transforms import PosedImage
+
+
+@dataclass
+class AnimalVideoDataParserConfig(DataParserConfig):
+    """Options of the input: a video with masks, a folder of frames, or frames with cameras."""
+
+    _target: type = field(default_factory=lambda: AnimalVideoDataParser)
+    """target class to instantiate"""
+    data: Path = Path("data")
+    """A video, a transforms.json, or a folder (images/ + masks/, RGBA frames, DAVIS or BANMo layout, transforms*.json)."""
+    sequence: str = ""
+    """Name of the sequence in a DAVIS folder; needed only where there are several."""
+    fov_deg: float = 49.1
+    """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
+    elevation_deg: float = 0.0
+    """How far the camera looks down on the animal, in degrees; used where cameras are unknown."""
+    crop_size: int = 0
+    """Side of the square crops in pixels, where cameras are unknown; 0 is 512 with CUDA and 256 without."""
+    max_side: int = 0
+    """Longest side of frames with known cameras, in pixels; larger ones are shrunk. 0 leaves them as they are."""
+    fps: float = 0.0
+    """Frames a second to thin the clip out to; 0 uses every frame."""
+    start: float = 0.0
+    """Seconds to leave out at the beginning (folders of frames count as 24 frames a second)."""
+    end: float = 0.0
+    """Time in seconds at which to stop; 0 goes on to the end."""
+    max_frames: int = 0
+    """Most frames to use, evenly spread over the clip; 0 sets no limit."""
+    canonical_frame: int = -1
+    """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
+    num_seed_points: int = 50_000
+    """Points that the Gaussians start from."""
+    seed_radius: float = 0.6
+    """Radius of the ball in which they are looked for where cameras see all sides, in the cameras' units."""
+    eval_every: int = 8
+    """Without test views, every so-manieth train frame is shown as evaluation; they are train frames all the same."""
+    cache_dir: Path | None = None
+    """Folder for derived data; the user's cache folder unless given."""
+
+
+@dataclass
+class AnimalVideoDataParser(DataParser):
+    """Gives RGBA images (alpha is the silhouette), cameras with times, seed points and a `ClipInfo` as metadata["clip"]."""
+
+    config: AnimalVideoDataParserConfig
+    includes_time: bool = True
+    downscale_factor: int = 1
+
+    def __init__(self, config: AnimalVideoDataParserConfig):
+        super().__init__(config=config)
+        # Relative paths would mean something else when the run's config is loaded from another folder.
+        config.data = Path(config.data).expanduser().resolve()
+        self._prepared: PreparedClip | None = None
+
+    def prepared_clip(self) -> PreparedClip:
+        """The clip, prepared when it is first asked for and kept for the other split."""
+        if self._prepared is None:
+            cache_dir = self.config.cache_dir or default_cache_dir()
+            clip = find_clip(self.config.data, self.config.sequence)
+            self._prepared = prepare(clip, self._settings(), Path(cache_dir).expanduser().resolve())
+        return self._prepared
+
+    def _settings(self) -> PrepareSettings:
+        config = self.config
+        return PrepareSettings(
+            fov_deg=config.fov_deg,
+            elevation_deg=config.elevation_deg,
+            crop_size=config.crop_size or (512 if torch.cuda.is_available() else 256),
+            max_side=config.max_side,
+            fps=config.fps,
+            start=config.start,
+            end=config.end,
+            max_frames=config.max_frames,
+            canonical_frame=config.canonical_frame,
+            num_seed_points=config.num_seed_points,
+            seed_radius=config.seed_radius,
+        )
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
+        clip = self.prepared_clip()
+        if split == "train":
+            frames = clip.train
+        else:
+            frames = clip.test or clip.train[:: max(1, self.config.eval_every)]
+        return DataparserOutputs(
+            image_filenames=[frame.image for frame in frames],
+            cameras=cameras_of(frames),
+            alpha_color=None,  # the images keep their alpha, which is the silhouette
+            scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            metadata={"points3D_xyz": clip.seed_xyz, "points3D_rgb": clip.seed_rgb, "clip": clip.info},
+        )
+
+
+def cameras_of(frames: Sequence[PosedImage]) -> Cameras:
+    """nerfstudio's cameras, with times, of prepared frames."""
+    cameras = [frame.camera for frame in frames]
+    poses = np.stack([camera.camera_to_world[:3] for camera in cameras])
+    return Cameras(
+        camera_to_worlds=torch.from_numpy(poses.astype(np.float32)),
+        fx=torch.tensor([camera.fx for camera in cameras], dtype=torch.float32),
+        fy=torch.tensor([camera.fy for camera in cameras], dtype=torch.float32),
+        cx=torch.tensor([camera.cx for camera in cameras], dtype=torch.float32),
+        cy=torch.tensor([camera.cy for camera in cameras], dtype=torch.float32),
+        width=torch.tensor([camera.width for camera in cameras]),
+        height=torch.tensor([camera.height for camera in cameras]),
+        times=torch.tensor([frame.time or 0.0 for frame in frames], dtype=torch.float32),
+        camera_type=CameraType.PERSPECTIVE,
+    )
