@@ -163,7 +163,7 @@ class ImageDreamNetworks(LatentDiffusion):
         conditioning: ImageDreamConditioning,
         guidance: float,
     ) -> Float[Tensor, "B F 4 h w"]:
-        """The guided noise in F views of each object, in the type of `latents`; one UNet call does both halves.
+        """The guided noise in F views of each object, on the device and in the type of `latents`; one UNet call does both halves.
 
         Args:
             latents: Scaled noisy latents of the views (F = 4 in training; the image's own frame is added here).
@@ -185,7 +185,7 @@ class ImageDreamNetworks(LatentDiffusion):
             ip=_zeros_first(cond.image_tokens).repeat_interleave(num_frames, dim=0),
             ip_img=_zeros_first(cond.image_latents),
         )
-        views = noise.unflatten(0, (2, samples, num_frames))[:, :, :-1].to(latents.dtype)
+        views = noise.unflatten(0, (2, samples, num_frames))[:, :, :-1].to(latents)
         return classifier_free_guidance(views[0], views[1], guidance)
 
 

@@ -85,14 +85,14 @@ class LatentDiffusion:
         return next(self.vae.parameters()).dtype
 
     def encode_latents(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
-        """Scaled latents (the mode) of images in [0, 1], differentiable, in the type of `image`."""
-        return (self._latent_mode(image) * self.vae.config.scaling_factor).to(image.dtype)
+        """Scaled latents (the mode) of images in [0, 1], differentiable; on the device and in the type of `image`."""
+        return (self._latent_mode(image) * self.vae.config.scaling_factor).to(image)
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
         """Images in [0, 1] of scaled latents."""
         image = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.device, self.dtype)).sample
-        return (0.5 * image + 0.5).clamp(0, 1).to(latents.dtype)
+        return (0.5 * image + 0.5).clamp(0, 1).to(latents)
 
     def _latent_mode(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
         """Unscaled latents: the most likely ones, so that the same image always has the same."""

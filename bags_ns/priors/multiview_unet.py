@@ -209,7 +209,8 @@ class MultiViewUNet(nn.Module):
             x: Noisy latents; the `num_frames` frames of a sample stand together.
             timesteps: Noise level of each frame, 0 to 1000.
             context: Text tokens of each frame.
-            camera: Flattened 4x4 camera-to-world matrix of each frame (zeros for an image frame).
+            camera: Flattened 4x4 camera-to-world matrix of each frame (zeros for an image frame), or None: MVDream was
+                also trained on plain pictures without one.
             num_frames: Frames in a sample, F; H and W must be multiples of 2 ** (levels - 1).
             ip: CLIP image tokens [257 1280] of each frame, or None to attend to the text alone.
             ip_img: Clean latents of one image per sample; they take the place of its last frame.
@@ -249,8 +250,8 @@ class MultiViewUNet(nn.Module):
             )
         if x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(f"height and width of the latents must be multiples of {factor}, got {tuple(x.shape[2:])}")
-        if (camera is None) != (self.config.camera_dim is None):
-            raise ValueError(f"camera is {'missing' if camera is None else 'given'}, but {self.config.camera_dim=}")
+        if camera is not None and self.config.camera_dim is None:
+            raise ValueError("this network has no camera branch (camera_dim is not set), so it takes no camera")
         if ip is not None and not self.config.takes_image:
             raise ValueError("this network has no image branch (ip_dim = 0), so it takes no ip")
 

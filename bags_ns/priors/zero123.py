@@ -137,7 +137,7 @@ class Zero123Networks(LatentDiffusion):
         conditioning: Zero123Conditioning,
         guidance: float,
     ) -> Float[Tensor, "B 4 h w"]:
-        """The guided noise in views of the reference object, in the type of `latents`; one UNet call does both halves.
+        """The guided noise in views of the reference object, on the device and in the type of `latents`; one UNet call does both halves.
 
         Args:
             latents: Scaled noisy latents of the views.
@@ -157,7 +157,7 @@ class Zero123Networks(LatentDiffusion):
             timesteps.to(self.device).repeat(2),
             encoder_hidden_states=torch.cat([torch.zeros_like(tokens), tokens]),
         ).sample
-        unconditional, conditional = noise.to(latents.dtype).chunk(2)
+        unconditional, conditional = noise.to(latents).chunk(2)
         return classifier_free_guidance(unconditional, conditional, guidance)
 
 

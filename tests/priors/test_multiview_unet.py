@@ -117,6 +117,16 @@ def test_without_an_image_the_text_is_attended_to_in_full():
 
 
 @torch.no_grad()
+def test_without_a_camera_none_is_added():
+    unet, blind, inputs = make_unet(), make_unet(camera_dim=None), make_inputs()
+    blind.load_state_dict({k: v for k, v in unet.state_dict().items() if k in blind.state_dict()}, strict=True)
+    expected = blind(**(inputs | {"camera": None}), num_frames=NUM_FRAMES)
+    torch.testing.assert_close(unet(**(inputs | {"camera": None}), num_frames=NUM_FRAMES), expected)
+    with pytest.raises(ValueError, match="takes no camera"):
+        blind(**inputs, num_frames=NUM_FRAMES)
+
+
+@torch.no_grad()
 def test_zero_conditioning_gives_finite_noise():
     unet, inputs, image = make_unet(ip_dim=4), make_inputs(), make_image()
     zeros = {key: torch.zeros_like(value) for key, value in image.items()}
@@ -207,7 +217,6 @@ def test_wrong_config_is_one_line(changes, message):
     [
         ({"x": torch.zeros(5, 4, 8, 8)}, "do not divide into samples of 3 frames"),
         ({"x": torch.zeros(6, 4, 8, 7)}, "must be multiples of 2"),
-        ({"camera": None}, "camera is missing"),
         ({"ip": torch.zeros(6, 9, 1280)}, "takes no ip"),
         ({"ip_img": torch.zeros(1, 4, 8, 8)}, "one image for each of 2 samples"),
     ],
