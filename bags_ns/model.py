@@ -85,7 +85,7 @@ class BagsModelConfig(SplatfactoModelConfig):
     max_gauss_ratio: float = 4.0
     """Longest to middle axis of a Gaussian that is free of cost."""
     num_random: int = 5000
-    """Gaussians to start with where the data give no seed points."""
+    """About how many Gaussians to start with, drawn from the data's seed points (or at random where there are none)."""
     random_scale: float = 1.0
     """Edge of the cube of random Gaussians."""
     num_downscales: int = 0
@@ -116,6 +116,7 @@ class BagsModel(SplatfactoModel):
         """Builds splatfacto's Gaussians on any device, then the rig."""
         seed = self.seed_points
         if seed is not None:
+            seed = tuple(rows[:: max(1, len(rows) // self.config.num_random)] for rows in seed)
             self.seed_points = (seed[0], seed[1][:0])  # an empty colour tensor skips a branch that needs CUDA
         with _without_lpips():
             super().populate_modules()

@@ -138,6 +138,7 @@ def write_views(
     size: int = 512,
     num_frames: int | None = None,
     fps: float = 24.0,
+    with_video: bool = True,
 ) -> tuple[Path, Path]:
     """Renders one kind of view into `output_dir`/KIND.mp4 and KIND.png (a contact sheet), and returns both paths."""
     model, data = pipeline.model, pipeline.datamanager
@@ -155,7 +156,8 @@ def write_views(
             kept.append(frame)
             advance(None, None)
     video, sheet = output_dir / f"{kind}.mp4", output_dir / f"{kind}.png"
-    write_video(video, kept, fps)
+    if with_video:
+        write_video(video, kept, fps)
     write_png(sheet, contact_sheet(kept, columns=3 if kind == "source" else 6))
     return video, sheet
 

@@ -37,6 +37,9 @@ class Quality:
     kinds: list[Literal["turntable", "source", "bones"]] = field(default_factory=lambda: ["turntable", "source"])
     """Pictures to keep."""
 
+    with_video: bool = True
+    """Whether to write videos beside the contact sheets."""
+
     def run(self) -> None:
         """Prints one table a clip and writes everything to DATA's own folder of `output_dir`."""
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -51,7 +54,7 @@ class Quality:
             summary = evaluate_model(run.model, datamanager.train_dataset, tests)
             write_json(folder / "evaluation.json", {"seconds": seconds, "device": device, "seed": self.seed, **summary})
             for kind in self.kinds:
-                write_views(run.pipeline, folder, kind=kind, size=256)
+                write_views(run.pipeline, folder, kind=kind, size=256, with_video=self.with_video)
             Console(width=140).print(
                 f"{data.name}: {seconds:.0f} s on {device}, {run.model.num_points} Gaussians", summary_table(summary)
             )

@@ -41,6 +41,11 @@ class BagsDataManager(FullImageDatamanager):
         return self.train_dataparser_outputs.metadata.get("clip")
 
     @property
+    def has_test_views(self) -> bool:
+        """Whether the evaluation split holds views that are not trained on."""
+        return bool(self.dataparser.prepared_clip().test)
+
+    @property
     def active_frames(self) -> tuple[int, ...]:
         """The train frames that training draws from, ascending."""
         return tuple(range(len(self.train_dataset))) if self._active is None else self._active
