@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw, orbit, walk, write_folder, write_image, write_orbit
+from drawn_clips import draw, orbit, walk, write_folder, write_image, write_orbit
 
 from bags_ns.data import prepare as preparation
 from bags_ns.data.datamanager import BagsDataManagerConfig

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import WIDTH, draw, orbit, walk, write_folder, write_image, write_orbit
+from drawn_clips import WIDTH, draw, orbit, walk, write_folder, write_image, write_orbit
 from PIL import Image
 
 from bags_ns.data.frames import choose_frames, pick_times, read_clip

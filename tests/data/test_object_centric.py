@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import FOV_DEG, HEIGHT, WIDTH, draw, write_folder
+from drawn_clips import FOV_DEG, HEIGHT, WIDTH, draw, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import draw, orbit
+from drawn_clips import draw, orbit
 
 from bags_ns.data.images import DataError
 from bags_ns.data.seed_points import View, direction_spread, inflate, scene_centre, seed_points

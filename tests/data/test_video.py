@@ -5,7 +5,7 @@ import subprocess
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import walk, write_image
+from drawn_clips import walk, write_image
 
 from bags_ns.data.frames import choose_frames, read_clip
 from bags_ns.data.images import DataError
