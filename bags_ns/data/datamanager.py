@@ -36,9 +36,9 @@ class BagsDataManager(FullImageDatamanager):
     _active: tuple[int, ...] | None = None
 
     @property
-    def clip(self) -> ClipInfo | None:
-        """What is known of the train frames as a clip (None where another data parser is in use)."""
-        return self.train_dataparser_outputs.metadata.get("clip")
+    def clip(self) -> ClipInfo:
+        """What is known of the train frames as a clip."""
+        return self.train_dataparser_outputs.metadata["clip"]
 
     @property
     def has_test_views(self) -> bool:
@@ -53,8 +53,8 @@ class BagsDataManager(FullImageDatamanager):
     def set_active_frames(self, indices: Sequence[int] | None) -> None:
         """Lets training draw from these train frames only (None: from all).
 
-        Frames of the current pass that are still to come stay to come, and new ones join them, so that a window that
-        grows at every step still shows all of its frames.
+        Within a pass no frame comes twice: frames of the current pass that are still to come stay to come, and new
+        ones join them, so that a window that grows at every step still shows all of its frames.
         """
         before = set(self.active_frames)
         active = tuple(sorted(set(indices))) if indices is not None else tuple(range(len(self.train_dataset)))
@@ -63,8 +63,9 @@ class BagsDataManager(FullImageDatamanager):
         self._active = active
         if set(active) == before:
             return
-        unseen = [index for index in self.train_unseen_cameras if index in set(active)]
-        unseen += [index for index in active if index not in before]
+        unseen = [index for index in active if index not in before]
+        if len(self.train_unseen_cameras) < len(before):  # else the last pass has just ended: new frames come first
+            unseen += [index for index in self.train_unseen_cameras if index in set(active)]
         self.random_generator.shuffle(unseen)
         self.train_unseen_cameras = unseen or self.sample_train_cameras()
 

@@ -35,7 +35,9 @@ class FrameChoice:
     """Frames a second of the choice (an average where the rate varies)."""
 
 
-def choose_frames(clip: SourceClip, fps: float, start: float, end: float, max_frames: int) -> FrameChoice:
+def choose_frames(
+    clip: SourceClip, fps: float = 0.0, start: float = 0.0, end: float = 0.0, max_frames: int = 0
+) -> FrameChoice:
     """The frames of `clip` that the options leave; see `pick_times` for what they mean."""
     if clip.video is not None:
         info = probe_video(clip.video)
@@ -59,7 +61,9 @@ def choose_frames(clip: SourceClip, fps: float, start: float, end: float, max_fr
     return FrameChoice(tuple(numbers), tuple(times), (len(chosen) - 1) / span if span else source_fps)
 
 
-def pick_times(seconds: Sequence[float], fps: float, start: float, end: float, max_frames: int) -> list[int]:
+def pick_times(
+    seconds: Sequence[float], fps: float = 0.0, start: float = 0.0, end: float = 0.0, max_frames: int = 0
+) -> list[int]:
     """Positions of the frames to use.
 
     Args:

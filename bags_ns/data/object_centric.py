@@ -86,9 +86,11 @@ def camera_space_path(
     when an animal turns about the vertical axis its silhouette's area and length shrink, its height does not.
     """
     sigma = max(1.0, PATH_SMOOTHING * len(silhouettes))
-    heights = np.exp(smooth_in_time(np.log(silhouettes.robust_sizes[:, 1:]), sigma))[:, 0]
-    depths = focal / silhouettes.robust_sizes[canonical].max() * heights[canonical] / heights
-    return smooth_in_time(_unproject(silhouettes.centroids, depths[:, None], source_size, focal), sigma)
+    distances = 1 / silhouettes.robust_sizes[:, 1:]
+    # Depth is proportional to 1 / size. Smoothing beyond the ends may overshoot, even below zero, hence the limits.
+    smoothed = smooth_in_time(distances, sigma).clip(distances.min(), distances.max())
+    depths = focal / silhouettes.robust_sizes[canonical].max() * smoothed / smoothed[canonical]
+    return smooth_in_time(_unproject(silhouettes.centroids, depths, source_size, focal), sigma)
 
 
 def _unproject(

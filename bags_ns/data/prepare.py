@@ -16,7 +16,15 @@ from bags_ns.data.frames import FrameChoice, choose_frames, read_clip, read_fram
 from bags_ns.data.images import DataError, crop_square, fit_max_side, fitted_size, read_rgba, resize_rgba, write_rgba
 from bags_ns.data.layouts import SourceClip, SourceFrame
 from bags_ns.data.object_centric import ObjectCentricView, object_centric_view
-from bags_ns.data.prepared import ClipInfo, PreparedClip, clip_info, load_prepared, write_prepared, write_seed_points
+from bags_ns.data.prepared import (
+    ClipInfo,
+    PreparedClip,
+    clip_info,
+    load_prepared,
+    recentred,
+    write_prepared,
+    write_seed_points,
+)
 from bags_ns.data.seed_points import View, seed_points
 from bags_ns.data.silhouettes import MIN_AREA, Silhouettes, choose_canonical, measure_silhouettes
 from bags_ns.data.transforms import PosedImage, SourceCamera, camera_entry
@@ -150,7 +158,7 @@ def _build_known(
         raise DataError(f"{clip.root}: the silhouettes of all {len(sources)} frames are empty; check alpha or masks.")
     info = _known_info(clip, settings, choice, silhouettes)
     if info.root_translations is not None:
-        info, train = _recentred(info, train)
+        info, train = recentred(info, train)
     return info, train, test, in_place
 
 
@@ -222,18 +230,6 @@ def _known_info(clip: SourceClip, settings: PrepareSettings, choice: FrameChoice
         source_indices=known.source_indices[numbers],
         source_size=known.source_size,
     )
-
-
-def _recentred(info: ClipInfo, train: Sequence[PosedImage]) -> tuple[ClipInfo, list[PosedImage]]:
-    """The same scene with the animal at the origin in the canonical frame, where another frame became canonical."""
-    assert info.root_translations is not None
-    offset = info.root_translations[info.canonical_index].clone()
-    moved = []
-    for frame in train:
-        pose = frame.camera.camera_to_world.copy()
-        pose[:3, 3] -= offset.numpy()
-        moved.append(replace(frame, camera=replace(frame.camera, camera_to_world=pose)))
-    return replace(info, root_translations=info.root_translations - offset), moved
 
 
 def _seed(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,18 @@ def clip_info(bags: dict[str, Any], times: Sequence[float]) -> ClipInfo:
         source_size=(int(bags["source_size"][0]), int(bags["source_size"][1])),
         fps=float(bags["fps"]),
     )
+
+
+def recentred(info: ClipInfo, train: Sequence[PosedImage]) -> tuple[ClipInfo, list[PosedImage]]:
+    """The same scene with the animal at the origin in the canonical frame, where another frame became canonical."""
+    assert info.root_translations is not None
+    offset = info.root_translations[info.canonical_index].clone()
+    moved = []
+    for frame in train:
+        pose = frame.camera.camera_to_world.copy()
+        pose[:3, 3] -= offset.numpy()
+        moved.append(replace(frame, camera=replace(frame.camera, camera_to_world=pose)))
+    return replace(info, root_translations=info.root_translations - offset), moved
 
 
 def load_prepared(folder: Path, source_root: Path) -> PreparedClip:

@@ -27,6 +27,8 @@ HULL_SPREAD = math.radians(100.0)
 the inflated silhouette wins up to 85 degrees (mean IoU .62 / .67; hulls .49 / .57) and the hull from 128 (.67 / .69)."""
 HULL_AGREEMENT = 0.9
 """Part of the other silhouettes that a point of the hull is in: not all of them, for the animal moves."""
+MIN_AGREEMENT = 0.5
+"""Views that agree less than this anywhere do not show one animal near the place that was searched."""
 HULL_CELLS = 96
 """Cells of the hull's grid across the ball."""
 INFLATION_SIDE = 256
@@ -110,17 +112,22 @@ def direction_spread(views: Sequence[View]) -> float:
 
 
 def scene_centre(canonical: View, views: Sequence[View], spread: float) -> Float[np.ndarray, " 3"]:
-    """The animal's middle: the origin where it is seen inside or near the silhouette, else where the views' rays meet."""
-    (pixel,), (depth,) = canonical.project(np.zeros((1, 3)))
-    rows, columns = np.nonzero(canonical.alpha >= FOREGROUND)
-    inside = columns.min() <= pixel[0] <= columns.max() + 1 and rows.min() <= pixel[1] <= rows.max() + 1
-    if depth > 0 and inside:
+    """The animal's middle: the origin, where most views see it on the animal, else where the views' rays meet."""
+    if np.mean([_sees_origin(view) for view in views]) > 0.5:
         return np.zeros(3)
     position, ray = canonical.camera_to_world[:3, 3], canonical.centroid_ray()
     if spread >= ALIKE_SPREAD:
         return _nearest_to_rays(views)
+    rows, columns = np.nonzero(canonical.alpha >= FOREGROUND)
     longer = max(np.ptp(columns), np.ptp(rows)) + 1  # no depth is known: the animal's longer side becomes one unit
     return position + ray * canonical.intrinsics[0, 0] / longer
+
+
+def _sees_origin(view: View) -> bool:
+    """Whether the world's origin is seen within the box of a silhouette."""
+    ((x, y),), (depth,) = view.project(np.zeros((1, 3)))
+    rows, columns = np.nonzero(view.alpha >= FOREGROUND)
+    return bool(depth > 0 and columns.min() <= x <= columns.max() + 1 and rows.min() <= y <= rows.max() + 1)
 
 
 def _nearest_to_rays(views: Sequence[View]) -> Float[np.ndarray, " 3"]:
@@ -188,8 +195,9 @@ def sample_hull(
     cells = cells[np.linalg.norm(cells, axis=1) <= radius] + centre
     cells = cells[canonical.contains(cells)]
     agreement = np.mean([view.contains(cells) for view in others], axis=0)
-    cells = cells[agreement >= min(HULL_AGREEMENT, float(agreement.max(initial=0.0)))]
-    if not len(cells):
+    best = float(np.max(agreement, initial=0.0))
+    cells = cells[agreement >= min(HULL_AGREEMENT, best)]
+    if best < MIN_AGREEMENT:
         raise DataError(
             f"No point within {radius} of {np.round(centre, 2).tolist()} is inside the silhouettes; set --seed-radius to "
             "half the animal's length in the cameras' units, or check the cameras."

@@ -56,10 +56,11 @@ def probe_video(path: Path) -> VideoInfo:
         width, height = first.width, first.height
         if _quarter_turns(first) % 2:
             width, height = height, width
+        # A stream's attributes are not valid once its container is closed.
+        unit, average = float(stream.time_base or Fraction(1, 24)), float(stream.average_rate or 24)
     timestamps = _timestamps(path)
-    unit = float(stream.time_base or Fraction(1, 24))
     times = tuple((timestamp - timestamps[0]) * unit for timestamp in timestamps)
-    fps = (len(times) - 1) / times[-1] if len(times) > 1 and times[-1] > 0 else float(stream.average_rate or 24)
+    fps = (len(times) - 1) / times[-1] if len(times) > 1 and times[-1] > 0 else average
     return VideoInfo(width, height, fps, times, timestamps)
 
 

@@ -1,0 +1,81 @@
+"""Seed points lie where the silhouettes allow, with the depth of a round body."""
+
+import numpy as np
+import pytest
+import torch
+from drawn_clips import draw, orbit
+
+from bags_ns.data.images import DataError
+from bags_ns.data.seed_points import View, direction_spread, inflate, scene_centre, seed_points
+
+FOCAL = 100.0
+INTRINSICS = np.array([[FOCAL, 0, 40], [0, FOCAL, 40], [0, 0, 1.0]])
+
+
+def ball_view(azimuth_deg: float, ball_radius: float = 0.4, centre=(0.0, 0.0, 0.0)) -> View:
+    pose = np.array(orbit(azimuth_deg)) + np.array([[0, 0, 0, value] for value in (*centre, 0.0)])
+    disc = FOCAL * np.tan(np.arcsin(ball_radius / 2.0))
+    return View(draw((40, 40), (disc, disc), (80, 80))[1], INTRINSICS, pose)
+
+
+COLOURS = draw((40, 40), (20, 20), (80, 80))[0]
+
+
+def test_inflating_a_disc_gives_a_ball():
+    rows, columns = np.mgrid[:81, :81] + 0.5
+    squared = (rows - 40.5) ** 2 + (columns - 40.5) ** 2
+    thickness = inflate(squared < 30**2)
+    ball = np.sqrt(np.maximum(30**2 - squared, 0))
+    assert np.abs(thickness - ball)[squared < 28**2].max() < 1.5
+
+
+def test_inflating_a_stripe_gives_a_cylinder():
+    inside = np.zeros((40, 120), bool)
+    inside[10:30] = True
+    thickness = inflate(inside)[:, 40:80]
+    profile = np.sqrt(np.maximum(10**2 - (np.arange(40) + 0.5 - 20) ** 2, 0))
+    assert np.abs(thickness - profile[:, None])[11:29].max() < 1.5
+
+
+@pytest.mark.parametrize("azimuths", [(), (5.0, -5.0), (60.0, 120.0, 180.0, 240.0, 300.0)])
+def test_points_fill_a_ball_seen_from_one_side_or_all(azimuths):
+    canonical, others = ball_view(0), [ball_view(azimuth) for azimuth in azimuths]
+    xyz, rgb = seed_points(canonical, others, COLOURS, 3000, radius=0.6)
+    assert xyz.shape == (3000, 3)
+    assert rgb.dtype == torch.uint8
+    assert canonical.contains(xyz.double().numpy()).mean() > 0.999
+    distance = xyz.norm(dim=1)
+    assert distance.max() < 0.5
+    for axis in range(3):  # a solid ball of radius .4 has a spread of .4 / sqrt(5) along every axis
+        assert xyz[:, axis].std() == pytest.approx(0.4 / 5**0.5, rel=0.12)
+    assert xyz.mean(dim=0).abs().max() < 0.03
+
+
+def test_points_have_the_canonical_colours_and_follow_the_seed():
+    first, again, other = (seed_points(ball_view(0), [], COLOURS, 500, 0.6, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    pixels, _ = ball_view(0).project(first[0].double().numpy())
+    columns, rows = np.floor(pixels).astype(int).T
+    assert (first[1].numpy() == COLOURS[rows, columns]).all(axis=1).mean() > 0.99
+
+
+def test_the_centre_is_where_the_views_meet_if_the_origin_is_not_on_the_animal():
+    centre = (3.0, -1.0, 0.5)
+    views = [ball_view(azimuth, centre=centre) for azimuth in (0, 50, 100)]
+    assert np.allclose(scene_centre(views[0], views, direction_spread(views)), centre, atol=0.05)
+
+
+def test_without_any_depth_the_animal_is_taken_to_be_one_unit_long():
+    view = ball_view(0, centre=(0.0, 9.0, 0.0))
+    centre = scene_centre(view, [view], 0.0)
+    (pixel,), (depth,) = view.project(centre[None])
+    assert np.abs(pixel - 40).max() < 0.6
+    assert depth * 41 / FOCAL == pytest.approx(1.0, abs=0.05)  # the disc is 41 pixels wide
+
+
+def test_views_that_contradict_each_other_are_refused():
+    canonical = ball_view(0)
+    elsewhere = [ball_view(angle, 0.05, centre=(9.0, 9.0, 9.0)) for angle in (120, 240)]
+    with pytest.raises(DataError, match="--seed-radius"):
+        seed_points(canonical, elsewhere, COLOURS, 100, radius=0.001)
