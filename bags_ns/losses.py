@@ -22,6 +22,13 @@ def rigidity(jacobians: Float[Tensor, "N 3 3"]) -> Float[Tensor, ""]:
     return (jacobians - nearest_rotation(jacobians)).square().sum((-1, -2)).mean()
 
 
+def coarse_l1(difference: Float[Tensor, "H W 3"], pixels: int) -> Float[Tensor, ""]:
+    """Mean absolute difference of two images after averaging over squares of `pixels` (and those of half the size)."""
+    planes = difference.permute(2, 0, 1)[None]
+    half = F.avg_pool2d(planes, max(1, pixels // 2))
+    return 0.5 * (half.abs().mean() + F.avg_pool2d(half, 2).abs().mean())
+
+
 def silhouette(alpha: Float[Tensor, "H W 1"], target: Float[Tensor, "H W 1"]) -> Float[Tensor, ""]:
     """Mean squared difference of rendered and given coverage."""
     return F.mse_loss(alpha, target)
@@ -40,8 +47,9 @@ def smoothness(triples: Float[Tensor, "3 *rest"]) -> Float[Tensor, ""]:
 
 def aspect(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Float[Tensor, ""]:
     """Mean excess over `max_ratio` of the longest to the middle axis (PhysGaussian, arXiv 2311.12198): discs are free, needles are not."""
-    ordered = log_scales.sort(dim=1).values
-    return ((ordered[:, 2] - ordered[:, 1]).exp() - max_ratio).clamp_min(0).mean()
+    longest = log_scales.amax(dim=1)
+    middle = log_scales.sum(dim=1) - longest - log_scales.amin(dim=1)
+    return ((longest - middle).exp() - max_ratio).clamp_min(0).mean()
 
 
 def _blur(images: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 C h w"]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from bags_ns.data.datamanager import BagsDataManagerConfig
@@ -15,7 +14,7 @@ from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.ffmpeg import put_ffmpeg_on_path
 from bags_ns.model import BagsModelConfig
 from bags_ns.pipeline import BagsPipelineConfig
-from bags_ns.trainer import BagsTrainerConfig, PhasedSchedulerConfig
+from bags_ns.trainer import BagsTrainerConfig, FusedAdamConfig, PhasedSchedulerConfig
 
 put_ffmpeg_on_path()  # ns-render looks for the program before it does anything else
 
@@ -28,7 +27,7 @@ RIG = (0.0, 1.0, 1.0)
 def _group(lr: float, final_ratio: float, phase_factors: tuple[float, float, float]) -> dict[str, Any]:
     """Optimizer and scheduler of one parameter group."""
     return {
-        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+        "optimizer": FusedAdamConfig(lr=lr, eps=1e-15),
         "scheduler": PhasedSchedulerConfig(final_ratio=final_ratio, phase_factors=phase_factors),
     }
 
@@ -55,8 +54,8 @@ def _bags() -> BagsTrainerConfig:
             "opacities": _group(3e-2, 0.5, GEOMETRY),
             "bones": _group(5e-4, 0.1, RIG),
             "skinning": _group(1e-3, 0.1, RIG),
-            "bone_motion": _group(1e-3, 0.05, RIG),
-            "root_motion": _group(1e-3, 0.05, RIG),
+            "bone_motion": _group(2e-3, 0.02, RIG),
+            "root_motion": _group(2e-3, 0.02, RIG),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),
         vis="viewer",

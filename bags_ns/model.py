@@ -30,6 +30,8 @@ from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import quat_to_rotation
 
+LOG_EVERY = 10
+"""nerfstudio's own interval of logging."""
 OPAQUE = 0.3
 """Gaussians above this opacity count as part of the animal where bones are placed."""
 
@@ -51,6 +53,10 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the absolute colour error, per pixel of the animal."""
     ssim_loss_mult: float = 0.2
     """Weight of 1 - SSIM in the animal's box; 0 switches it off."""
+    coarse_loss_mult: float = 0.5
+    """Weight of the absolute colour error after averaging over squares of `coarse_pixels`: it sees limbs that are off by more than their width."""
+    coarse_pixels: int = 16
+    """Edge of those squares, in pixels."""
     silhouette_loss_mult: float = 1.0
     """Weight of the squared error of the rendered coverage, per pixel of the animal."""
     rigidity_loss_mult: float = 0.4
@@ -125,7 +131,10 @@ class BagsModel(SplatfactoModel):
             self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
         clip = self.kwargs["metadata"]["clip"]
         self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
-        self.register_buffer("run_length", torch.tensor(0))
+        self.run_length = 0
+        self.bones_placed = False
+        self.frames_entered: set[int] = set()
+        self.boxes: dict[int, tuple[slice, slice]] = {}
         self.pose_override: Pose | None = None
         self._weights: Tensor | None = None
         self.info: dict[str, Any] | None = None
@@ -141,8 +150,6 @@ class BagsModel(SplatfactoModel):
         )
         self.root_motion = RootMotion(times, canonical_time, path)
         self.skeleton = Skeleton(config.num_bones)
-        self.register_buffer("bones_placed", torch.tensor(False))
-        self.register_buffer("frames_entered", torch.zeros(len(times), dtype=torch.bool))
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -158,13 +165,26 @@ class BagsModel(SplatfactoModel):
         self._weights = None
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint knows of the run beside its tensors."""
+        return {
+            "run_length": self.run_length,
+            "bones_placed": self.bones_placed,
+            "frames_entered": sorted(self.frames_entered),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
+        self.frames_entered = set(state["frames_entered"])
+
     def update_to_step(self, step: int) -> None:
         """Remembers the step of a loaded checkpoint."""
         self.step = step
 
     def set_run_length(self, num_steps: int) -> None:
         """Tells the model how many steps the whole run has; the schedule of densification follows from it."""
-        self.run_length.fill_(num_steps)
+        self.run_length = num_steps
         config, strategy = self.config, self.strategy
         strategy.refine_start_iter = int(config.densify_start * num_steps)
         strategy.refine_stop_iter = int(config.densify_end * num_steps)
@@ -179,7 +199,7 @@ class BagsModel(SplatfactoModel):
     @property
     def progress(self) -> float:
         """Fraction of the run that is done, in [0, 1]; 1 for a model that is not in training."""
-        return min(1.0, self.step / max(1, int(self.run_length)))
+        return min(1.0, self.step / max(1, self.run_length))
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Splatfacto's groups and four of the rig's."""
@@ -197,8 +217,10 @@ class BagsModel(SplatfactoModel):
     def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
         """The video's pose at `time` in [0, 1]."""
         times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
-        twists = self.bone_motion(times)
-        return Pose(bone_transforms(twists[0], self.bones.centers), self.root_motion(times)[0])
+        return self._pose(self.bone_motion(times)[0], times)
+
+    def _pose(self, twists: Float[Tensor, "B 6"], times: Float[Tensor, "1"]) -> Pose:
+        return Pose(bone_transforms(twists, self.bones.centers), self.root_motion(times)[0])
 
     def skin_weights(self) -> Float[Tensor, "N B"]:
         """Skinning weights of the canonical means; kept between renders outside of training."""
@@ -238,17 +260,12 @@ class BagsModel(SplatfactoModel):
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Renders the animal at the camera's time (or in `pose_override` outside of training)."""
-        if not self.training and self.pose_override is not None:
-            pose = self.pose_override
-        else:
-            pose = self.pose_at(self.camera_time(camera))
-        background = self._get_background_color()
-        gaussians = self._cropped(self.posed_gaussians(pose))
-        output = self.render_gaussians(gaussians, camera, background, with_depth=not self.training)
-        self.last_size = output.rgb.shape[1:3]
         if self.training:
-            self._watch_gradients(output)
-            return {"rgb": output.rgb[0], "accumulation": output.alpha[0], "background": background, "pose": pose}
+            return self._training_outputs(camera)
+        pose = self.pose_override or self.pose_at(self.camera_time(camera))
+        background = self._get_background_color()
+        output = self.render_gaussians(self._cropped(self.posed_gaussians(pose)), camera, background, with_depth=True)
+        self.last_size = output.rgb.shape[1:3]
         return {
             "rgb": output.rgb[0].clamp(0, 1),
             "depth": cast(Tensor, output.depth)[0],
@@ -256,9 +273,27 @@ class BagsModel(SplatfactoModel):
             "background": background.expand_as(output.rgb[0]),
         }
 
+    def _training_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """The render of one frame, and the motion about its time for the losses."""
+        time, spacing = self.camera_time(camera), self.bone_motion.mean_spacing
+        times = time + spacing * torch.arange(-1, 2, device=self.device)
+        twists = self.bone_motion(times)
+        pose = self._pose(twists[1], time[None])
+        background = self._get_background_color()
+        output = self.render_gaussians(self.posed_gaussians(pose), camera, background, with_depth=False)
+        self._watch_gradients(output)
+        return {
+            "rgb": output.rgb[0],
+            "accumulation": output.alpha[0],
+            "background": background,
+            "pose": pose,
+            "twists": twists,
+            "times": times,
+        }
+
     def _cropped(self, gaussians: Gaussians) -> Gaussians:
         """Only what lies inside the viewer's crop box, where one is set."""
-        if self.crop_box is None or self.training:
+        if self.crop_box is None:
             return gaussians
         inside = self.crop_box.within(gaussians.means).squeeze(-1)
         return Gaussians(*(getattr(gaussians, name)[inside] for name in ("means", "covars", "opacities", "colors")))
@@ -293,20 +328,20 @@ class BagsModel(SplatfactoModel):
         opaque = self.canonical_opacities() > OPAQUE
         points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
         self.bones.place(points.detach())
-        self.bones_placed.fill_(True)
+        self.bones_placed = True
         for name in ("bones", "skinning", "bone_motion"):
             self.optimizers[name].state.clear()
 
-    @torch.no_grad()
     def enter_frames(self, window: range, canonical_index: int) -> None:
-        """Frames that are new in the window start with the pose of their neighbour towards the canonical frame."""
-        for frame in sorted(window, key=lambda index: abs(index - canonical_index)):
-            if not self.frames_entered[frame]:
-                neighbour = frame - 1 if frame > canonical_index else frame + 1
-                if frame != canonical_index:
-                    self.bone_motion.copy_frame(neighbour, frame)
-                    self.root_motion.copy_frame(neighbour, frame)
-                self.frames_entered[frame] = True
+        """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed."""
+        for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
+            inward = -1 if frame > canonical_index else 1
+            neighbour = frame + inward
+            if frame != canonical_index:
+                before = neighbour + inward if (neighbour - canonical_index) * inward < 0 else neighbour
+                self.bone_motion.continue_frame(before, neighbour, frame)
+                self.root_motion.continue_frame(before, neighbour, frame)
+            self.frames_entered.add(frame)
 
     @torch.no_grad()
     def rebuild_skeleton(self) -> None:
@@ -322,7 +357,9 @@ class BagsModel(SplatfactoModel):
         return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Cheap numbers for the log."""
+        """Cheap numbers for the log, at the steps that are logged."""
+        if self.step % LOG_EVERY:
+            return {"gaussian_count": self.num_points}
         with torch.no_grad():
             target = self.composite_with_background(self.ground_truth(batch), outputs["background"])
             psnr = -10 * torch.log10((outputs["rgb"] - target).square().mean().clamp_min(1e-10))
@@ -333,45 +370,40 @@ class BagsModel(SplatfactoModel):
     ) -> dict[str, Tensor]:
         """Weighted losses of one frame; the one place where a weight meets a loss of the model."""
         config = self.config
-        terms = self._image_losses(outputs, self.ground_truth(batch))
+        terms = self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"]))
         if self.training:
-            terms |= self._rig_losses(outputs["pose"], batch)
+            terms |= self._rig_losses(outputs)
         return {name: getattr(config, f"{name}_loss_mult") * value for name, value in terms.items()}
 
-    def _image_losses(self, outputs: dict[str, Any], target: Float[Tensor, "H W 4"]) -> dict[str, Tensor]:
+    def _image_losses(self, outputs: dict[str, Any], target: Float[Tensor, "H W 4"], frame: int) -> dict[str, Tensor]:
         rgb, background, alpha = outputs["rgb"], outputs["background"], target[..., 3:]
         wanted = alpha * target[..., :3] + (1 - alpha) * background
         share = alpha.mean().clamp_min(0.02)  # losses count per pixel of the animal, however small it is in the frame
+        difference = rgb - wanted
         terms = {
-            "l1": (rgb - wanted).abs().mean() / share,
+            "l1": difference.abs().mean() / share,
+            "coarse": losses.coarse_l1(difference, self.config.coarse_pixels) / share,
             "silhouette": losses.silhouette(outputs["accumulation"], alpha) / share,
         }
         if self.config.ssim_loss_mult:
-            box = losses.mask_box(alpha[..., 0], margin=losses.SSIM_WINDOW)
+            if frame not in self.boxes:
+                self.boxes[frame] = losses.mask_box(alpha[..., 0], margin=losses.SSIM_WINDOW)
+            box = self.boxes[frame]
             terms["ssim"] = 1 - losses.ssim(rgb[box], wanted[box])
         return terms
 
-    def _rig_losses(self, pose: Pose, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def _rig_losses(self, outputs: dict[str, Any]) -> dict[str, Tensor]:
         terms = {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
         if not self.bones_placed:
             return terms
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
         points = self.means[sample]
-        jacobians = deformation_jacobian(points, self.skinning, self.bones, pose.T_object_canonical)
-        terms["rigidity"] = losses.rigidity(jacobians)
+        transforms = outputs["pose"].T_object_canonical
+        terms["rigidity"] = losses.rigidity(deformation_jacobian(points, self.skinning, self.bones, transforms))
         terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
-        terms["smoothness"] = self._smoothness()
+        root = self.root_motion.change(outputs["times"])
+        terms["smoothness"] = losses.smoothness(outputs["twists"]) + losses.smoothness(root)
         return terms
-
-    def _smoothness(self) -> Float[Tensor, ""]:
-        """Acceleration of bones and root about a random time, at the clip's frame spacing."""
-        knots = self.bone_motion.knots
-        spacing = (knots[-1] - knots[0]) / max(1, len(knots) - 1)
-        middle = (
-            knots[0] + spacing + torch.rand((), device=self.device) * (knots[-1] - knots[0] - 2 * spacing).clamp_min(0)
-        )
-        times = middle + spacing * torch.tensor([-1.0, 0.0, 1.0], device=self.device)
-        return losses.smoothness(self.bone_motion(times)) + losses.smoothness(self.root_motion.change(times))
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
 from bags_ns.priors.base import PriorConfig
-from bags_ns.schedule import Phase, PhaseSchedule
+from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 
 
 @dataclass
@@ -37,7 +37,7 @@ class BagsPipeline(VanillaPipeline):
 
     def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
         super().__init__(config, device, **kwargs)
-        self._window: range | None = None
+        self._frames: FrameWindow | None = None
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes one frame of the video."""
@@ -52,8 +52,8 @@ class BagsPipeline(VanillaPipeline):
         if phase is not Phase.CANONICAL and not model.bones_placed:
             model.place_bones()
         clip = self.datamanager.clip
-        window = phases.window(progress, clip.canonical_index, len(clip.times))
-        if window != self._window:
-            model.enter_frames(window, clip.canonical_index)
-            self.datamanager.set_active_frames(window)
-            self._window = window
+        frames = phases.window(progress, clip.canonical_index, len(clip.times))
+        if frames != self._frames:
+            model.enter_frames(frames.active, clip.canonical_index)
+            self.datamanager.set_active_frames(frames.active, frames.newest)
+            self._frames = frames

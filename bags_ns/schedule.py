@@ -40,6 +40,20 @@ class Ramp:
         return self.value_start + fraction * (self.value_end - self.value_start)
 
 
+NEWEST_FRAMES = 2
+"""Frames at each end of the growing window that get half of the attention."""
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Frames that are trained on at some time of the run."""
+
+    active: range
+    """All of them."""
+    newest: tuple[int, ...]
+    """Those that entered last, while the window grows."""
+
+
 @dataclass
 class PhaseSchedule:
     """Where the phases lie, in fractions of the run."""
@@ -57,11 +71,15 @@ class PhaseSchedule:
             return Phase.CANONICAL
         return Phase.BONES if progress < self.bones_end else Phase.JOINT
 
-    def window(self, progress: float, canonical_index: int, num_frames: int) -> range:
+    def window(self, progress: float, canonical_index: int, num_frames: int) -> FrameWindow:
         """The frames to train on: the canonical one in the warm-up, then a window that grows outward to the whole clip."""
         if progress < self.canonical_end:
-            return range(canonical_index, canonical_index + 1)
-        reach = max(canonical_index, num_frames - 1 - canonical_index)
+            return FrameWindow(range(canonical_index, canonical_index + 1), ())
+        longest = max(canonical_index, num_frames - 1 - canonical_index)
         grown = (progress - self.canonical_end) / max(self.window_end - self.canonical_end, 1e-9)
-        reach = min(reach, 1 + int(grown * reach))
-        return range(max(0, canonical_index - reach), min(num_frames, canonical_index + reach + 1))
+        reach = min(longest, 1 + int(grown * longest))
+        active = range(max(0, canonical_index - reach), min(num_frames, canonical_index + reach + 1))
+        if progress >= self.window_end:
+            return FrameWindow(active, ())
+        newest = (frame for frame in active if abs(frame - canonical_index) > reach - NEWEST_FRAMES)
+        return FrameWindow(active, tuple(newest))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
@@ -54,6 +54,15 @@ class PhasedScheduler(Scheduler):
         """A LambdaLR; the closure keeps the config out of checkpoints."""
         factor: Callable[[int], float] = self.config.factor
         return LambdaLR(optimizer, lr_lambda=lambda step: factor(step))  # noqa: PLW0108  a closure, see above
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam as one kernel for a whole group, where most of a step's time would go into launching small ones."""
+
+    def setup(self, params: Any) -> torch.optim.Adam:
+        """The optimizer of one group."""
+        return torch.optim.Adam(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass
@@ -115,7 +124,7 @@ class BagsTrainer(Trainer):
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: see --load-dir and --load-step")
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return int(state["pipeline"]["_model.run_length"])
+        return int(state["pipeline"]["_model._extra_state"]["run_length"])
 
     def save_checkpoint(self, step: int) -> None:
         """Writes a checkpoint beside its folder and renames it into place, then drops older ones if so configured."""

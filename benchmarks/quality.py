@@ -1,6 +1,6 @@
 """Trains on each clip, evaluates it and keeps its pictures: the quality tables of docs/RESULTS.md.
 
-    python benchmarks/quality.py DATA [DATA ...] --method bags --output-dir results
+python benchmarks/quality.py DATA [DATA ...] --method bags --output-dir results
 """
 
 from __future__ import annotations

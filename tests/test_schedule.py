@@ -25,13 +25,14 @@ def test_phases_follow_each_other():
 @pytest.mark.parametrize("canonical_index", [0, 4, 9])
 def test_window_grows_outward_from_the_canonical_frame_to_the_whole_clip(canonical_index):
     schedule, num_frames = PhaseSchedule(), 10
-    assert list(schedule.window(0.0, canonical_index, num_frames)) == [canonical_index]
+    assert list(schedule.window(0.0, canonical_index, num_frames).active) == [canonical_index]
     windows = [schedule.window(p / 100, canonical_index, num_frames) for p in range(101)]
-    assert list(windows[-1]) == list(range(num_frames))
-    assert list(schedule.window(schedule.window_end, canonical_index, num_frames)) == list(range(num_frames))
+    assert list(windows[-1].active) == list(range(num_frames)) and not windows[-1].newest
+    assert list(schedule.window(schedule.window_end, canonical_index, num_frames).active) == list(range(num_frames))
     for earlier, later in zip(windows, windows[1:], strict=False):
-        assert set(earlier) <= set(later)
+        assert set(earlier.active) <= set(later.active)
+        assert set(later.newest) <= set(later.active)
 
 
 def test_a_clip_of_one_frame_has_one_window():
-    assert list(PhaseSchedule().window(0.9, 0, 1)) == [0]
+    assert list(PhaseSchedule().window(0.9, 0, 1).active) == [0]

@@ -34,6 +34,7 @@ class BagsDataManager(FullImageDatamanager):
 
     config: BagsDataManagerConfig
     _active: tuple[int, ...] | None = None
+    _focus: tuple[int, ...] = ()
 
     @property
     def clip(self) -> ClipInfo:
@@ -50,30 +51,32 @@ class BagsDataManager(FullImageDatamanager):
         """The train frames that training draws from, ascending."""
         return tuple(range(len(self.train_dataset))) if self._active is None else self._active
 
-    def set_active_frames(self, indices: Sequence[int] | None) -> None:
-        """Lets training draw from these train frames only (None: from all).
+    def set_active_frames(self, indices: Sequence[int] | None, focus: Sequence[int] = ()) -> None:
+        """Lets training draw from these train frames only (None: from all), and half of the time from those in `focus`.
 
-        Within a pass no frame comes twice: frames of the current pass that are still to come stay to come, and new
-        ones join them, so that a window that grows at every step still shows all of its frames.
+        A pass shows every active frame once or, with a focus, each frame of the focus and as many others.
         """
-        before = set(self.active_frames)
-        active = tuple(sorted(set(indices))) if indices is not None else tuple(range(len(self.train_dataset)))
-        if not active or active[0] < 0 or active[-1] >= len(self.train_dataset):
-            raise ValueError(f"Active frames must be some of 0..{len(self.train_dataset) - 1}; got {active[:5]}.")
-        self._active = active
-        if set(active) == before:
-            return
-        unseen = [index for index in active if index not in before]
-        if len(self.train_unseen_cameras) < len(before):  # else the last pass has just ended: new frames come first
-            unseen += [index for index in self.train_unseen_cameras if index in set(active)]
-        self.random_generator.shuffle(unseen)
-        self.train_unseen_cameras = unseen or self.sample_train_cameras()
+        count = len(self.train_dataset)
+        active = tuple(sorted(set(range(count) if indices is None else indices)))
+        if not active or active[0] < 0 or active[-1] >= count or not set(focus) <= set(active):
+            raise ValueError(
+                f"Active frames must be some of 0..{count - 1}, and the focus some of them; got {active[:5]}."
+            )
+        focus = tuple(sorted(set(focus)))
+        if (active, focus) != (self._active, self._focus):
+            self._active, self._focus = active, focus
+            self.train_unseen_cameras = self.sample_train_cameras()
 
     def sample_train_cameras(self) -> list[int]:
-        """The next pass: every active frame once, in an order that the seed decides."""
+        """The next pass, in an order that the seed decides."""
+        everything = super().sample_train_cameras()
         if self._active is None:
-            return super().sample_train_cameras()
-        indices = list(self._active)
+            return everything
+        indices = [index for index in everything if index in self._active]
+        if not self._focus:
+            return indices
+        others = [index for index in indices if index not in self._focus]
+        indices = [*self._focus, *others[: len(self._focus)]]
         self.random_generator.shuffle(indices)
         return indices
 

@@ -84,5 +84,6 @@ def choose_canonical(silhouettes: Silhouettes) -> int:
     relative_sharpness = silhouettes.sharpness / max(1e-6, float(np.median(silhouettes.sharpness)))
     blur = np.clip(0.5 - relative_sharpness, 0.0, 0.5)
     distance = np.abs(np.arange(count) - (count - 1) / 2) / count
-    # A cut animal loses to any whole one; the middle decides only between areas within a few per cent.
-    return int(np.argmax(share - silhouettes.touches_border - blur - 0.05 * distance))
+    # A cut animal loses to any whole one; the middle decides between areas within a fifth: motion is tracked outward
+    # from the canonical frame, and its errors add up over half as many frames.
+    return int(np.argmax(share - silhouettes.touches_border - blur - 0.4 * distance))

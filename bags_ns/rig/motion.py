@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from bags_ns.rig.transforms import rigid, rigid_about, so3_exp
 
+TRACKING_DAMPING = 0.7
+"""Part of the last frame's speed that a frame starts with when it enters: limbs also slow down and turn back."""
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -89,6 +92,7 @@ class BoneMotion(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
+        self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
 
@@ -101,12 +105,21 @@ class BoneMotion(nn.Module):
         twists = (twists[1:] - twists[:1]) * moving[:, None, None]
         return twists - twists.mean(dim=1, keepdim=True)
 
+    @property
+    def mean_spacing(self) -> float:
+        """Mean time between frames."""
+        return self._mean_spacing
+
     @torch.no_grad()
-    def copy_frame(self, source: int, target: int) -> None:
-        """Gives frame `target` the pose of frame `source`, by its row of the table: a start for tracking outward."""
-        pair = self.knots[[source, target]]
-        network = self.head(self.network(self.code(pair))).unflatten(1, (-1, 6))
-        self.table[target] = self.table[source] + network[0] - network[1]
+    def continue_frame(self, before: int, last: int, target: int) -> None:
+        """Gives frame `target` the pose that follows from `before` and `last` at constant speed (`before == last`: that pose).
+
+        Done by its row of the table, whatever the network says there: a start for tracking outward.
+        """
+        frames = self.knots[[before, last, target]]
+        network = self.head(self.network(self.code(frames))).unflatten(1, (-1, 6))
+        pose_before, pose_last = self.table[before] + network[0], self.table[last] + network[1]
+        self.table[target] = pose_last + TRACKING_DAMPING * (pose_last - pose_before) - network[2]
 
 
 def bone_transforms(
@@ -150,6 +163,6 @@ class RootMotion(nn.Module):
         return rigid(so3_exp(change[:, :3]), interpolate_rows(self.path, self.knots, times) + change[:, 3:])
 
     @torch.no_grad()
-    def copy_frame(self, source: int, target: int) -> None:
-        """Gives frame `target` the learned change of frame `source`."""
-        self.table[target] = self.table[source]
+    def continue_frame(self, before: int, last: int, target: int) -> None:
+        """Gives frame `target` the learned change that follows from `before` and `last` at constant speed."""
+        self.table[target] = self.table[last] + TRACKING_DAMPING * (self.table[last] - self.table[before])

@@ -207,20 +207,17 @@ def test_batches_are_uint8_rgba_drawn_from_the_window(folder_clip, tmp_path):
     for start in range(0, 30, 3):  # every pass shows each frame once
         assert sorted(drawn[start : start + 3]) == [3, 4, 5]
     manager.set_active_frames(None)
-    assert sorted(manager.next_train(step)[1]["image_idx"] for step in range(9)) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+    assert sorted(manager.next_train(step)[1]["image_idx"] for step in range(12)) == list(range(12))
 
 
-def test_a_growing_window_shows_every_frame_and_the_seed_decides(folder_clip, tmp_path):
+def test_half_of_the_draws_come_from_the_focus_and_the_seed_decides(folder_clip, tmp_path):
     def draw_indices(manager):
-        drawn = []
-        for step in range(12):
-            manager.set_active_frames(range(step + 1))
-            drawn.append(manager.next_train(step)[1]["image_idx"])
-        return drawn
+        manager.set_active_frames(range(8), focus=[6, 7])
+        return [manager.next_train(step)[1]["image_idx"] for step in range(40)]
 
     first, second = (draw_indices(manager_of(folder_clip, tmp_path / "cache")) for _ in range(2))
-    assert sorted(first) == list(range(12))
     assert first == second
+    assert sum(index in (6, 7) for index in first) == 20 and set(first) == set(range(8))
 
 
 def test_any_train_frame_can_be_looked_at(folder_clip, tmp_path):

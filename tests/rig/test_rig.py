@@ -8,7 +8,7 @@ import torch
 from bags_ns.losses import bone_placement, rigidity, smoothness, ssim
 from bags_ns.rig.bones import Bones, squared_mahalanobis
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform_gaussians, deformation_jacobian
-from bags_ns.rig.motion import BoneMotion, RootMotion, bone_transforms, interpolate_rows
+from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolate_rows
 from bags_ns.rig.skeleton import Skeleton, build_tree, topological_order
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import (
@@ -214,18 +214,23 @@ def test_gauge_is_fixed_at_the_canonical_time_and_over_the_bones():
     assert motion(knots).abs().max() > 0.5
 
 
-def test_table_is_interpolated_between_frames_and_a_copied_frame_has_the_same_pose():
+def test_table_is_interpolated_between_frames_and_an_entering_frame_continues_its_neighbours():
     motion, root, knots = moving_rig()
     with torch.no_grad():
         motion.head.weight.zero_()
     halfway = motion((0.5 * (knots[1] + knots[2]))[None])
     assert torch.allclose(halfway[0], motion(knots[1:3]).mean(dim=0), atol=1e-6)
     motion, root, knots = moving_rig()
-    motion.copy_frame(3, 2)
-    root.copy_frame(3, 2)
+    motion.continue_frame(3, 3, 2)
+    root.continue_frame(3, 3, 2)
     both = motion(knots[2:4])
     assert torch.allclose(both[0], both[1], atol=1e-5)
     assert torch.allclose(root(knots[2:3]), root(knots[3:4]))
+    motion.continue_frame(3, 2, 1)  # at rest between frames 3 and 2: still the same pose
+    assert torch.allclose(motion(knots[1:2]), both[:1], atol=1e-5)
+    motion.continue_frame(4, 3, 2)
+    path = motion(knots[2:5])
+    assert torch.allclose(path[0] - path[1], TRACKING_DAMPING * (path[1] - path[2]), atol=1e-5)
 
 
 def test_interpolation_is_constant_beyond_the_ends_and_works_for_one_knot():
