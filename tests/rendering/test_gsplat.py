@@ -35,6 +35,7 @@ def test_numba_agrees_with_gsplat(kind: Kind) -> None:
 
     assert relative_error(cpu.rgb, cuda.rgb.cpu()) <= 1e-4
     assert relative_error(cpu.alpha, cuda.alpha.cpu()) <= 1e-4
+    assert cpu.depth is not None and cuda.depth is not None
     assert relative_error(cpu.depth, cuda.depth.detach().cpu()) <= 1e-4
     assert torch.equal(cpu.info["radii"], cuda.info["radii"].cpu())
     actual = gradients(random_loss(cpu.rgb, cpu.alpha), gaussians)
@@ -55,6 +56,7 @@ def test_covariances_give_what_quaternions_and_scales_give() -> None:
     expected, _, _ = rasterization(
         gaussians.means, quats, scales, gaussians.opacities, gaussians.colors, viewmats, Ks, WIDTH, HEIGHT
     )
+    assert covars is not None
     posed = Gaussians(gaussians.means, covars, gaussians.opacities, gaussians.colors)
     assert relative_error(render(posed, viewmats, Ks, WIDTH, HEIGHT).rgb, expected) <= 1e-4
 

@@ -15,7 +15,7 @@ from rendering_scenes import (
 )
 
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering import render
+from bags_ns.rendering import Backend, render
 from bags_ns.rendering.projection import project
 
 SIZES = {"square": (64, 64), "not whole tiles": (75, 41), "less than a tile": (11, 6)}
@@ -24,7 +24,7 @@ SIZES = {"square": (64, 64), "not whole tiles": (75, 41), "less than a tile": (1
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["trained", "early", "opaque"])
 @pytest.mark.parametrize("backend", ["numba", "torch"])
-def test_agrees_with_dense_compositing(backend: str, kind: Kind, size: str) -> None:
+def test_agrees_with_dense_compositing(backend: Backend, kind: Kind, size: str) -> None:
     width, height = SIZES[size]
     gaussians = make_gaussians(400, kind)
     viewmats, Ks = make_cameras(1, width, height)
@@ -35,6 +35,7 @@ def test_agrees_with_dense_compositing(backend: str, kind: Kind, size: str) -> N
 
     assert relative_error(output.rgb[0], rgb) <= 1e-6
     assert relative_error(output.alpha[0, ..., 0], alpha) <= 1e-6
+    assert output.depth is not None
     seen = alpha > 0
     assert relative_error(output.depth[0, ..., 0][seen], (depth / alpha)[seen]) <= 1e-6
     actual = gradients(random_loss(output.rgb, output.alpha), gaussians)

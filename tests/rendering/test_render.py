@@ -10,14 +10,14 @@ from rendering_scenes import FIELDS, gradients, make_cameras, make_gaussians, ra
 
 from bags_ns import rendering
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering import choose_backend, render
+from bags_ns.rendering import Backend, choose_backend, render
 from bags_ns.rendering.projection import FAR_PLANE
 
 BACKENDS = pytest.mark.parametrize("backend", ["numba", "torch"])
 
 
 @BACKENDS
-def test_no_gaussians_give_the_background_and_a_gradient(backend: str) -> None:
+def test_no_gaussians_give_the_background_and_a_gradient(backend: Backend) -> None:
     empty = Gaussians(*(getattr(make_gaussians(4), name)[:0].detach().requires_grad_() for name in FIELDS))
     viewmats, Ks = make_cameras(2, 20, 9)
     background = torch.tensor([0.1, 0.2, 0.3])
@@ -26,18 +26,20 @@ def test_no_gaussians_give_the_background_and_a_gradient(backend: str) -> None:
     (output.rgb.sum() + output.alpha.sum()).backward()
 
     assert torch.equal(output.rgb, background.expand(2, 9, 20, 3))
+    assert output.depth is not None
     assert output.alpha.eq(0).all() and output.depth.eq(FAR_PLANE).all()
     assert output.info["radii"].shape == (2, 0) and output.info["means2d"].grad.shape == (2, 0, 2)
-    assert empty.means.grad.shape == (0, 3)
+    assert empty.means.grad is not None and empty.means.grad.shape == (0, 3)
 
 
 @BACKENDS
-def test_gaussians_off_screen_give_the_background_and_no_gradient(backend: str) -> None:
+def test_gaussians_off_screen_give_the_background_and_no_gradient(backend: Backend) -> None:
     there = make_gaussians(50)
     gaussians = Gaussians(there.means + torch.tensor([0.0, 0.0, 500.0]), there.covars, there.opacities, there.colors)
     viewmats, Ks = make_cameras(1, 33, 17)
     output = render(gaussians, viewmats, Ks, 33, 17, background=torch.ones(3), with_depth=True, backend=backend)
 
+    assert output.depth is not None
     assert output.rgb.eq(1).all() and output.alpha.eq(0).all() and output.depth.eq(FAR_PLANE).all()
     assert output.info["radii"].eq(0).all()
     for gradient in gradients(random_loss(output.rgb, output.alpha), there).values():
@@ -45,7 +47,7 @@ def test_gaussians_off_screen_give_the_background_and_no_gradient(backend: str) 
 
 
 @BACKENDS
-def test_cameras_together_are_cameras_alone(backend: str) -> None:
+def test_cameras_together_are_cameras_alone(backend: Backend) -> None:
     gaussians = make_gaussians(200)
     viewmats, Ks = make_cameras(3, 40, 24)
     together = render(gaussians, viewmats, Ks, 40, 24, with_depth=True, backend=backend)
@@ -57,7 +59,7 @@ def test_cameras_together_are_cameras_alone(backend: str) -> None:
 
 
 @BACKENDS
-def test_background_is_per_camera_and_behind_the_premultiplied_colours(backend: str) -> None:
+def test_background_is_per_camera_and_behind_the_premultiplied_colours(backend: Backend) -> None:
     gaussians = make_gaussians(100)
     viewmats, Ks = make_cameras(2, 24, 24)
     background = torch.tensor([[1.0, 0.0, 0.5], [0.2, 0.9, 0.0]])
@@ -68,12 +70,14 @@ def test_background_is_per_camera_and_behind_the_premultiplied_colours(backend: 
 
 
 @BACKENDS
-def test_depth_is_metric_and_far_where_nothing_is(backend: str) -> None:
+def test_depth_is_metric_and_far_where_nothing_is(backend: Backend) -> None:
     viewmats, Ks = make_cameras(1, 32, 32)
     forward = viewmats[0, 2, :3]
     means = torch.stack([torch.zeros(3), forward])  # at distances 4 and 5 in the middle of the image
     gaussians = Gaussians(means, 0.25 * torch.eye(3).repeat(2, 1, 1), torch.tensor([0.5, 0.9]), torch.rand(2, 3))
-    depth = render(gaussians, viewmats, Ks, 32, 32, with_depth=True, backend=backend).depth[0, ..., 0]
+    output = render(gaussians, viewmats, Ks, 32, 32, with_depth=True, backend=backend)
+    assert output.depth is not None
+    depth = output.depth[0, ..., 0]
     weights = torch.tensor([0.5, 0.5 * 0.9])
     assert depth[15:17, 15:17].mean().item() == pytest.approx(
         (weights @ torch.tensor([4.0, 5.0]) / weights.sum()).item(), abs=2e-2
@@ -83,7 +87,7 @@ def test_depth_is_metric_and_far_where_nothing_is(backend: str) -> None:
 
 
 @BACKENDS
-def test_densification_of_gsplat_refines_with_the_info(backend: str) -> None:
+def test_densification_of_gsplat_refines_with_the_info(backend: Backend) -> None:
     strategies = pytest.importorskip("gsplat.strategy")
     start = make_gaussians(60)
     values = {
