@@ -56,7 +56,8 @@ def project(
 
     jacobians = _perspective_jacobians(safe_means, Ks, width, height) @ rotations[:, None]
     covars2d = jacobians @ gaussians.covars @ jacobians.transpose(-1, -2)
-    xx, xy, yy = covars2d[..., 0, 0] + BLUR, covars2d[..., 0, 1], covars2d[..., 1, 1] + BLUR
+    xx, yy = covars2d[..., 0, 0] + BLUR, covars2d[..., 1, 1] + BLUR
+    xy = 0.5 * (covars2d[..., 0, 1] + covars2d[..., 1, 0])  # so that the covariances' gradient is symmetric
     determinants = xx * yy - xy * xy
     in_range = in_range & (determinants > 0) & (xx > 0)
     safe_determinants = torch.where(in_range, determinants, 1.0)

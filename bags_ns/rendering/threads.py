@@ -1,7 +1,7 @@
 """Runs a numba kernel that has released the GIL on a pool of Python threads, each call doing its share of the work.
 
 Numba's own `prange` is not used: its OpenMP layer aborts a forked child, and its workqueue layer refuses concurrent callers, which
-a viewer beside a training loop is.
+a viewer beside a training loop is. (torch's own OpenMP loops do hang in a child of a process that has run some, whatever is done here.)
 """
 
 from __future__ import annotations
