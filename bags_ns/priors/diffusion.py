@@ -78,7 +78,9 @@ def random_timesteps(batch: int, generator: torch.Generator) -> Int[Tensor, " ba
     return (torch.sigmoid(1.1 * normal + 0.6) * NUM_TIMESTEPS).long().clamp(0, NUM_TIMESTEPS - 1)
 
 
-def ddim_sample(predict_v: PredictV, noise: Float[Tensor, "batch *shape"], num_steps: int = 40) -> Float[Tensor, "batch *shape"]:
+def ddim_sample(
+    predict_v: PredictV, noise: Float[Tensor, "batch *shape"], num_steps: int = 40
+) -> Float[Tensor, "batch *shape"]:
     """Pictures from noise, deterministically (Song et al. 2021, arXiv 2010.02502), clamped to [-1, 1] at every step."""
     alpha_bars = cosine_alpha_bars(noise.device)
     timesteps = torch.linspace(NUM_TIMESTEPS - 1, 0, num_steps + 1, device=noise.device).long()

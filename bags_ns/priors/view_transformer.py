@@ -125,7 +125,9 @@ class ViewTransformer(nn.Module):
         # One type all the way: under autocast the sum would else move the residual stream to float32.
         return (tokens + self.rays(features) + places).to(tokens.dtype)
 
-    def _pictures_to_windows(self, images: Float[Tensor, "batch views 3 size size"]) -> Float[Tensor, "batch tokens window"]:
+    def _pictures_to_windows(
+        self, images: Float[Tensor, "batch views 3 size size"]
+    ) -> Float[Tensor, "batch tokens window"]:
         """Each patch's pixels with its margin, channels first."""
         patch = self.config.patch_size
         padded = F.pad(images.flatten(0, 1), [patch // 2] * 4)
@@ -208,7 +210,9 @@ class TimeModulation(nn.Module):
     def __init__(self, config: ViewTransformerConfig) -> None:
         super().__init__()
         self.width = config.width
-        self.embed = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width), nn.SiLU()
+        )
         self.spread = nn.Linear(config.width, 8 * config.width + 1)
         nn.init.zeros_(self.spread.weight)
         nn.init.zeros_(self.spread.bias)
@@ -225,7 +229,9 @@ class TimeModulation(nn.Module):
 
 
 def modulate(
-    tokens: Float[Tensor, "batch tokens width"], shift: Float[Tensor, "#batch 1 width"], scale: Float[Tensor, "#batch 1 width"]
+    tokens: Float[Tensor, "batch tokens width"],
+    shift: Float[Tensor, "#batch 1 width"],
+    scale: Float[Tensor, "#batch 1 width"],
 ) -> Float[Tensor, "batch tokens width"]:
     """Normed tokens, scaled and shifted."""
     return F.layer_norm(tokens, tokens.shape[-1:]) * (1 + scale) + shift
