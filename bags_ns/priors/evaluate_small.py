@@ -76,7 +76,8 @@ def predict_guided(
     if guidance == 1:
         return network(noisy, timesteps, rays, references)
     both = network(torch.cat([noisy, noisy]), timesteps.repeat(2), torch.cat([rays, rays]), references)
-    return guide(*both.chunk(2), guidance)
+    conditional, unconditional = both.chunk(2)
+    return guide(conditional, unconditional, guidance)
 
 
 def evaluate_task(
