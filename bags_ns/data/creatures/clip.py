@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -131,6 +130,8 @@ def _write_files(
     folder: Path, animal: AnimatedCreature, settings: ClipSettings, origin: dict[str, Any], progress: Progress | None
 ) -> None:
     """All files of a clip."""
+    import cv2  # here, so that training on animals needs torch only
+
     (folder / "images").mkdir()
     splits = {"train": _train_shots(settings), "test": _test_shots(settings)}
     shots = [shot for split in splits.values() for shot in split]
