@@ -20,6 +20,7 @@ from bags_ns.data.creatures import render as tracing
 from bags_ns.data.creatures.batch import chance, uniform
 from bags_ns.data.creatures.plain import plain_lights, random_plain_bodies
 from bags_ns.data.creatures.pose import pose_cones
+from bags_ns.data.creatures.shading import shade
 
 NUM_NOW = 5
 """Views of an animal at one time: a reference and four targets."""
@@ -168,7 +169,7 @@ class _Tracer:
 
     def __init__(self, compiled: bool) -> None:
         self.step = torch.compile(tracing._step, dynamic=False) if compiled else tracing._step
-        self.shade = torch.compile(tracing._shade, dynamic=False) if compiled else tracing._shade
+        self.shade = torch.compile(shade, dynamic=False) if compiled else shade
 
     def __call__(
         self, shot: Shot, camera_to_worlds: Float[Tensor, "batch 4 4"], fovs_deg: Float[Tensor, " batch"], size: int
@@ -181,7 +182,7 @@ class _Tracer:
             march = self.step(field, rays, march)
         sharp, soft = (0.5 - march.clearances).clamp(0.0, 1.0), torch.sigmoid(1 - 4 * march.clearances.clamp_min(0.0))
         alpha = _where(shot.hazy, soft, sharp)
-        rgb = self.shade(field, cones, shot.creatures, shot.lights, rays, march.best_depths)
+        rgb = self.shade(field, shot.creatures, shot.lights, rays.points(march.best_depths), rays.directions)
         rgba = torch.cat([rgb, alpha[..., None]], dim=-1).transpose(1, 2)
         return (255 * rgba).round().to(torch.uint8).view(-1, 4, size, size)
 

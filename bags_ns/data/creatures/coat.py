@@ -80,6 +80,8 @@ class Coats(TensorBatch):
     """1: the pattern differs between left and right; 0: it is mirrored."""
     mark_color: Float[Tensor, "batch 3"]
     """Eyes and nose."""
+    rings: Float[Tensor, "batch 3"]
+    """Rings around the parts, in the marking's colour: waves along a part (radians), phase, and strength (0: none)."""
 
 
 def random_coats(
@@ -113,6 +115,7 @@ def random_coats(
         marking_level=level,
         asymmetry=chance(generator, device, 0.25, batch),
         mark_color=uniform(generator, device, 0.02, 0.1, batch, 1).expand(batch, 3),
+        rings=torch.zeros(batch, 3, device=device),
     )
 
 

@@ -104,6 +104,9 @@ def _coat_colors(
     colors = _blend(weights, coat.start_colors) + _blend(turned, coat.end_colors - coat.start_colors)
     patterned, underside = (_blend(weights, shown[..., None]) for shown in (coat.pattern_shown, coat.under_shown))
     colors = colors.lerp(coat.marking_color[:, None], patterned * _pattern(coat, rest_points))
+    waves, phase, strength = coat.rings[:, None].unbind(-1)
+    ringed = _ramp(((weights * along).sum(dim=-1) * waves + phase).sin() - 0.35, 0.1) * strength
+    colors = colors.lerp(coat.marking_color[:, None], ringed[..., None])
     below = _ramp(coat.under_level[:, None] - rest_normals[..., 2], 0.15)[..., None]
     colors = colors.lerp(coat.under_color[:, None], underside * below)
     gaps = (rest_points[:, :, None] - creatures.mark_centers[:, None]).norm(dim=-1) / creatures.mark_radii[:, None]
