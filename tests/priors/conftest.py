@@ -1,12 +1,16 @@
-"""Fixtures for all tests of the priors."""
+"""Settings for the tests of the priors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Tiny networks spend their time waiting for threads: on a busy machine one thread is several times quicker."""
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much where the machine is busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,0 +1,145 @@
+"""Training learns, goes on where it stopped, and is scored rightly."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bags_ns.priors.creature_views import NUM_VIEWS, CreatureStudio, ViewRanges, random_cameras
+from bags_ns.priors.evaluate_small import ViewTask, evaluate_task, load_pairs, trivial_scores
+from bags_ns.priors.small_weights import MAX_BYTES, load_network
+from bags_ns.priors.train_small import SmallPriorTrainer, TrainSmallPriorConfig, random_colors, train_small_prior
+from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+
+TINY = ViewTransformerConfig(image_size=16, width=32, num_layers=2, num_heads=2, hidden=32)
+
+
+def tiny_config(folder: Path, **changes: object) -> TrainSmallPriorConfig:
+    """Thirty steps on eight animals."""
+    settings = {"num_animals": 8, "chunk": 4, "batch_images": 16, "warmup_steps": 5, "refresh_every": 25}
+    settings |= {"max_seconds": 600.0, "reserved_seconds": 1.0, "max_steps": 30, "held_out_animals": 0, "device": "cpu"}
+    return TrainSmallPriorConfig(output_dir=folder, network=TINY, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_thirty_steps_learn_and_a_second_command_goes_on(tmp_path: Path):
+    losses: list[float] = []
+
+    class Watched(SmallPriorTrainer):
+        def _train_step(self, *args, **kwargs):
+            losses.append(super()._train_step(*args, **kwargs).item())
+            return torch.tensor(losses[-1])
+
+    scores = Watched(tiny_config(tmp_path / "a", schedule_end=0.5)).train()
+    assert scores["step"] == 30 and scores["progress"] == 0.5
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:3])
+    for name in ("small.safetensors", "small_raw.safetensors"):
+        network, facts = load_network(tmp_path / "a" / name)
+        assert network.config == TINY and facts["step"] == 30 and facts["licence"] == "Apache-2.0"
+        assert (tmp_path / "a" / name).stat().st_size < MAX_BYTES
+    assert sorted(path.suffix for path in (tmp_path / "a").iterdir()) == [".json", ".safetensors", ".safetensors"]
+
+    before = np.mean(losses[-8:])
+    resumed = Watched(tiny_config(tmp_path / "b", resume=tmp_path / "a", max_steps=3))
+    assert resumed.step == 30 and resumed.progress == 0.5
+    assert resumed.train()["step"] == 33
+    assert np.mean(losses[-3:]) < 1.3 * before
+    assert [entry["step"] for entry in json.loads((tmp_path / "b" / "small.json").read_text())["history"]] == [30, 33]
+
+
+def test_a_finished_schedule_is_not_begun_again_unasked(tmp_path: Path):
+    train_small_prior(tiny_config(tmp_path, max_steps=1))
+    with pytest.raises(ValueError, match="--schedule-start"):
+        train_small_prior(tiny_config(tmp_path, max_steps=1, resume=tmp_path))
+
+
+def test_averaged_and_raw_weights_must_be_of_one_step(tmp_path: Path):
+    train_small_prior(tiny_config(tmp_path / "a", max_steps=1))
+    train_small_prior(tiny_config(tmp_path / "b", max_steps=2))
+    (tmp_path / "b" / "small.safetensors").replace(tmp_path / "a" / "small.safetensors")
+    with pytest.raises(ValueError, match="one step"):
+        SmallPriorTrainer(tiny_config(tmp_path / "c", resume=tmp_path / "a"))
+
+
+def test_batches_put_the_first_reference_at_azimuth_zero(tmp_path: Path):
+    trainer = SmallPriorTrainer(tiny_config(tmp_path))
+    pool = trainer._fill_pool()
+    for views in trainer.config.view_counts:
+        pictures, rays = trainer._draw_batch(pool, 6, views)
+        count = views.references + views.targets
+        assert pictures.shape == (6, count, 3, 16, 16) and rays.shape == (6, count, 16, 6)
+        assert pictures.min() >= -1 and pictures.max() <= 1
+        # Seen from azimuth 0 the middle of the picture is towards -x.
+        middle = rays[:, 0, :, :3].mean(dim=1)
+        assert (middle[:, 0] < -0.5).all() and (middle[:, 1].abs() < 0.12).all()
+
+
+def test_cameras_look_at_the_animal_from_their_ranges():
+    ranges = ViewRanges()
+    cameras, fovs = random_cameras(400, ranges, torch.Generator().manual_seed(0))
+    positions = cameras[..., :3, 3]
+    elevations = torch.rad2deg(torch.asin(positions[..., 2] / positions.norm(dim=-1)))
+    assert elevations[:, :5].min() >= -10.01 and elevations[:, :5].max() <= 40.01
+    assert 0.4 < (fovs == ranges.usual_fov_deg).float().mean() < 0.6
+    outward = (cameras[..., :3, 2] * torch.nn.functional.normalize(positions, dim=-1)).sum(dim=-1)
+    assert outward.min() > math.cos(math.radians(6))
+    azimuths = torch.atan2(positions[..., 1], positions[..., 0])
+    apart = torch.remainder(azimuths[:, 5] - azimuths[:, 0] + math.pi, 2 * math.pi) - math.pi
+    assert 0.75 < (apart.abs() <= math.radians(45.01)).float().mean() < 0.95
+
+
+@pytest.mark.parametrize("plain_share", [0.0, 1.0])
+def test_animals_are_in_the_middle_of_their_pictures(plain_share: float):
+    studio = CreatureStudio(16, torch.Generator().manual_seed(0), plain_share=plain_share)
+    views = studio.draw(3)
+    assert views.images.shape == (3, NUM_VIEWS, 4, 16, 16)
+    alpha = views.images[:, :, 3].float() / 255
+    assert (alpha.amax(dim=(2, 3)) > 0.5).all()
+    columns = (alpha.sum(dim=2) * torch.arange(16)).sum(dim=-1) / alpha.sum(dim=(2, 3))
+    assert (columns - 7.5).abs().max() < 4
+
+
+def test_recoloring_keeps_white_white():
+    studio = CreatureStudio(16, torch.Generator().manual_seed(0))
+    views = studio.draw(2)
+    recolored = views.on_white(random_colors(2, torch.Generator().manual_seed(1)))
+    outside = (views.images[:, :, 3:] == 0).expand_as(recolored)
+    assert (recolored[outside] == 1).all() and not torch.equal(recolored, views.on_white())
+
+
+def test_scores_of_known_pictures(tmp_path: Path):
+    gray = np.full((2, 3, 16, 16), 255, np.uint8)
+    gray[:, :, :8] = 127
+    alpha = np.zeros((2, 1, 16, 16), np.uint8)
+    alpha[:, :, :8] = 255
+    camera = np.tile(np.float32([0.3, 0.1, 2.0]), (2, 1))
+    np.savez(
+        tmp_path / "pairs.npz",
+        reference=gray,
+        target=gray,
+        target_alpha=alpha,
+        reference_camera=camera,
+        target_camera=camera,
+        fov_deg=40.0,
+    )
+    task = load_pairs(tmp_path / "pairs.npz", 4, torch.device("cpu"))
+    scores = trivial_scores(task)
+    assert scores["copy"] == scores["copy_inside"] == 100
+    error = (128 / 255) ** 2
+    assert scores["white_inside"] == pytest.approx(-10 * math.log10(error), abs=1e-3)
+    assert scores["white"] == pytest.approx(-10 * math.log10(error / 2), abs=1e-3)
+    torch.testing.assert_close(task.reference_rays, task.target_rays)
+
+
+def test_evaluation_repeats_itself():
+    generator = torch.Generator().manual_seed(0)
+    pictures, rays = torch.rand(2, 1, 3, 16, 16, generator=generator), torch.rand(2, 1, 16, 6, generator=generator)
+    task = ViewTask(pictures, rays, pictures, rays, pictures[:, :, 0] > 0.5)
+    network = ViewTransformer(TINY).eval()
+    (first, _), (second, sampled) = (evaluate_task(network, task, num_steps=3, x0_at=(300,)) for _ in range(2))
+    assert first == second and set(first) == {"sampled", "sampled_inside", "x0_300", "x0_300_inside"}
+    assert sampled.shape == pictures.shape and sampled.abs().max() <= 1
