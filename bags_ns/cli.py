@@ -19,7 +19,7 @@ class Demo:
 
     output_dir: Path = Path("bags-demo")
     """Folder for the clip, the run and the pictures."""
-    seed: int = 3
+    seed: int = 7
     """Which animal: every number is another one."""
     method: Literal["bags", "bags-tiny"] = "bags-tiny"
     """bags-tiny is made for two CPU cores, bags for a GPU."""

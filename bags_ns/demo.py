@@ -35,7 +35,7 @@ def run_demo(output_dir: Path, seed: int, method: Literal["bags", "bags-tiny"], 
     started = time.monotonic()
     if not (clip / "transforms_train.json").is_file():
         with progress_bar("Making the clip") as advance:
-            write_creature_clip(clip, seed=seed, progress=advance)
+            write_creature_clip(clip, seed, body_plans=["fox"], progress=advance)
     made = time.monotonic()
     config = train(clip, output_dir, method=method, num_steps=num_steps)
     trained = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
@@ -67,8 +67,9 @@ def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
     config = copy.deepcopy(config)
     config.method_name = "bags-tiny"
     config.max_num_iterations = 3000
-    config.pipeline.model.max_gaussians = 6000
-    config.pipeline.model.rigidity_samples = 512
+    model = cast(BagsModelConfig, config.pipeline.model)
+    model.max_gaussians = 6000
+    model.rigidity_samples = 512
     return config
 
 

@@ -226,9 +226,10 @@ class BagsModel(SplatfactoModel):
         """Skinning weights of the canonical means; kept between renders outside of training."""
         if self.training:
             return self.skinning(self.means, self.bones)
-        if self._weights is None or len(self._weights) != len(self.means):
-            self._weights = self.skinning(self.means, self.bones)
-        return self._weights
+        weights = self._weights
+        if weights is None or len(weights) != len(self.means):
+            weights = self._weights = self.skinning(self.means, self.bones)
+        return weights
 
     def posed_gaussians(self, pose: Pose) -> Gaussians:
         """The animal in `pose`, in the world frame."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
@@ -22,6 +22,8 @@ from nerfstudio.utils import writer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from bags_ns.model import BagsModel
+from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.schedule import PhaseSchedule
 
 
@@ -76,8 +78,9 @@ class BagsTrainerConfig(TrainerConfig):
         datamanager = self.pipeline.datamanager
         self.output_dir = self.output_dir.resolve()
         for holder in (self, datamanager, getattr(datamanager, "dataparser", None)):
-            if getattr(holder, "data", None) is not None:
-                setattr(holder, "data", holder.data.resolve())  # noqa: B010  the three have no common type
+            data = getattr(holder, "data", None)
+            if data is not None:
+                setattr(holder, "data", data.resolve())  # noqa: B010  the three have no common type
         super().save_config()
 
 
@@ -85,6 +88,11 @@ class BagsTrainer(Trainer):
     """Knows how long the whole run is, resumes it in its schedule and writes checkpoints atomically."""
 
     config: BagsTrainerConfig
+
+    @property
+    def model(self) -> BagsModel:
+        """The model in training."""
+        return cast(BagsModel, self.pipeline.model)
 
     def setup(self, test_mode: Any = "val") -> None:
         """Sets up as nerfstudio does, then limits this session to what the run has left."""
@@ -97,12 +105,11 @@ class BagsTrainer(Trainer):
     def setup_optimizers(self) -> Optimizers:
         """Optimizers whose schedules span the whole run, also when this session is only its second half."""
         self.run_length = self._checkpoint_run_length() or self.config.max_num_iterations
-        self.pipeline.model.set_run_length(self.run_length)
+        self.model.set_run_length(self.run_length)
+        phases = cast(BagsPipelineConfig, self.config.pipeline).phases
         for group in self.config.optimizers.values():
             if isinstance(group["scheduler"], PhasedSchedulerConfig):
-                group["scheduler"] = dataclasses.replace(
-                    group["scheduler"], run_length=self.run_length, phases=self.config.pipeline.phases
-                )
+                group["scheduler"] = dataclasses.replace(group["scheduler"], run_length=self.run_length, phases=phases)
         return super().setup_optimizers()
 
     def _checkpoint_path(self) -> Path | None:
@@ -128,7 +135,7 @@ class BagsTrainer(Trainer):
 
     def save_checkpoint(self, step: int) -> None:
         """Writes a checkpoint beside its folder and renames it into place, then drops older ones if so configured."""
-        self.pipeline.model.rebuild_skeleton()
+        self.model.rebuild_skeleton()
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         unfinished = self.checkpoint_dir.parent / f".{path.name}.unfinished"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bags_ns.data.creatures import write_creature_clip
+
+from bags_ns.data.creatures import ClipSettings, write_creature_clip
 
 BIN = Path(sys.executable).parent
 STEPS = 120
@@ -37,7 +38,7 @@ def checkpoint(config: Path) -> dict:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("user space")  # with a blank, as users have them
-    write_creature_clip(folder / "clip", seed=1, num_frames=8, size=64, num_test_times=2)
+    write_creature_clip(folder / "clip", 1, ClipSettings(num_frames=8, size=64, num_test_times=2))
     return folder
 
 

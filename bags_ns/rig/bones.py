@@ -43,7 +43,7 @@ class Bones(nn.Module):
         """Puts the bones onto a point cloud: k-means centres, axes from each cluster's covariance."""
         from sklearn.cluster import KMeans
 
-        clusters = KMeans(len(self), n_init=4, random_state=seed).fit(points.cpu().numpy())
+        clusters = KMeans(len(self), random_state=seed).fit(points.cpu().numpy())
         labels = torch.from_numpy(clusters.labels_).to(points.device)
         centers, quats, scales = [], [], []
         for bone in range(len(self)):
