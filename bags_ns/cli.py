@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb runs, so that `bags --help` answers at o
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,6 +101,7 @@ Verb = (
 def main() -> None:
     """Entry point. Errors of the user are one line and exit code 1."""
     verb = tyro.cli(Verb, description="Animatable 3-D animals from one video.")  # type: ignore[call-overload]
+    warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, about nerfstudio's own calls
     try:
         verb.run()
     except (ValueError, OSError) as error:

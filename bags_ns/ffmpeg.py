@@ -24,7 +24,7 @@ def put_ffmpeg_on_path() -> None:
     from platformdirs import user_cache_path
 
     folder = user_cache_path("bags_ns") / "bin"
-    link = folder / f"ffmpeg{program.suffix}"
+    link = folder / ("ffmpeg.exe" if os.name == "nt" else "ffmpeg")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not link.exists():

@@ -47,7 +47,7 @@ def config(workspace) -> Path:
     """A short run: relative --data, everything else at its default."""
     run(
         "ns-train", "bags-tiny", "--data", "clip", "--vis", "tensorboard", "--max-num-iterations", STEPS,
-        "--steps-per-save", 50, cwd=workspace,
+        "--steps-per-save", 50, "--save-only-latest-checkpoint", "False", cwd=workspace,
     )  # fmt: skip
     (found,) = workspace.glob("outputs/*/bags-tiny/*/config.yml")
     return found
@@ -116,7 +116,15 @@ def test_render_interpolate_makes_a_video(config, workspace):
     assert (workspace / "interpolated.mp4").stat().st_size > 500
 
 
+def open3d_problem() -> str:
+    """Why ns-export cannot run here, if it cannot: nerfstudio's exporter imports open3d, which needs system libraries."""
+    script = "import open3d"
+    return subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True).stderr[-200:]
+
+
 def test_export_gaussian_splat_writes_the_canonical_animal(config, workspace):
+    if problem := open3d_problem():
+        pytest.skip(f"open3d cannot be imported (apt install libusb-1.0-0 libgl1 libgomp1): {problem}")
     run("ns-export", "gaussian-splat", "--load-config", config, "--output-dir", workspace / "export", cwd="/")
     header = (workspace / "export" / "splat.ply").read_bytes()[:200].decode(errors="replace")
     assert int(re.search(r"element vertex (\d+)", header).group(1)) > 100

@@ -19,7 +19,13 @@ LAYERS = [
     {"cli"},
 ]
 """Lowest first. A module may import from its own room and from lower layers; listed pairs are allowed within one layer."""
-WITHIN_LAYER = {("losses", "rig"), ("metrics", "losses"), ("rig", "gaussians"), ("dataparser_configs", "data")}
+WITHIN_LAYER = {
+    ("priors", "data"),
+    ("losses", "rig"),
+    ("metrics", "losses"),
+    ("rig", "gaussians"),
+    ("dataparser_configs", "data"),
+}
 
 ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors"}, "viser": {"viewer"}}
 """Packages that only these rooms may import."""
