@@ -231,11 +231,12 @@ class BagsModel(SplatfactoModel):
             weights = self._weights = self.skinning(self.means, self.bones)
         return weights
 
-    def posed_gaussians(self, pose: Pose) -> Gaussians:
-        """The animal in `pose`, in the world frame."""
+    def posed_gaussians(self, pose: Pose, weights: Float[Tensor, "N B"] | None = None) -> Gaussians:
+        """The animal in `pose`, in the world frame; `weights` are the skinning weights, where the caller has them already."""
+        weights = self.skin_weights() if weights is None else weights
         factors = quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
         return deform_gaussians(
-            self.means, factors, self.canonical_opacities(), self.colors, self.skin_weights(), pose.T_world_canonical
+            self.means, factors, self.canonical_opacities(), self.colors, weights, pose.T_world_canonical
         )
 
     def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
@@ -281,13 +282,15 @@ class BagsModel(SplatfactoModel):
         twists = self.bone_motion(times)
         pose = self._pose(twists[1], time[None])
         background = self._get_background_color()
-        output = self.render_gaussians(self.posed_gaussians(pose), camera, background, with_depth=False)
+        weights = self.skin_weights()
+        output = self.render_gaussians(self.posed_gaussians(pose, weights), camera, background, with_depth=False)
         self._watch_gradients(output)
         return {
             "rgb": output.rgb[0],
             "accumulation": output.alpha[0],
             "background": background,
             "pose": pose,
+            "weights": weights,
             "twists": twists,
             "times": times,
         }
@@ -400,7 +403,8 @@ class BagsModel(SplatfactoModel):
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
         points = self.means[sample]
         transforms = outputs["pose"].T_object_canonical
-        terms["rigidity"] = losses.rigidity(deformation_jacobian(points, self.skinning, self.bones, transforms))
+        jacobians = deformation_jacobian(points, outputs["weights"][sample], self.skinning, self.bones, transforms)
+        terms["rigidity"] = losses.rigidity(jacobians)
         terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
         root = self.root_motion.change(outputs["times"])
         terms["smoothness"] = losses.smoothness(outputs["twists"]) + losses.smoothness(root)

@@ -56,10 +56,13 @@ def deform_gaussians(
 
 
 def deformation_jacobian(
-    points: Float[Tensor, "N 3"], skinning: SkinningField, bones: Bones, T_object_canonical: Float[Tensor, "B 4 4"]
+    points: Float[Tensor, "N 3"],
+    weights: Float[Tensor, "N B"],
+    skinning: SkinningField,
+    bones: Bones,
+    T_object_canonical: Float[Tensor, "B 4 4"],
 ) -> Float[Tensor, "N 3 3"]:
-    """J = dx'/dx at canonical `points`, with the change of the weights, in closed form (module docstring)."""
-    weights = skinning(points, bones)
+    """J = dx'/dx at canonical `points` with their skinning `weights`, whose change is included (module docstring)."""
     per_bone = points @ T_object_canonical[:, :3, :3].transpose(1, 2) + T_object_canonical[:, None, :3, 3]  # [B N 3]
     blended = blend_transforms(weights, T_object_canonical)
     moved = apply_transforms(blended, points)

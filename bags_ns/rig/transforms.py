@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 _SMALL_ANGLE_SQUARED = 1e-6
+
+
+def _rotation_of_outer() -> list[list[float]]:
+    """The [16 9] matrix that takes q q^T to R = (w^2 - |v|^2) I + 2 v v^T + 2 w [v]x, for q = (w, v) of length 1."""
+    rows = [[0.0] * 9 for _ in range(16)]
+    for i in range(3):
+        for j in range(3):
+            rows[4 * (1 + i) + 1 + j][3 * i + j] += 2.0
+        for k, sign in ((0, 1.0), (1, -1.0), (2, -1.0), (3, -1.0)):
+            rows[5 * k][4 * i] += sign
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        rows[1 + k][3 * i + j] -= 2.0
+        rows[1 + k][3 * j + i] += 2.0
+    return rows
+
+
+@cache
+def _rotation_of_outer_on(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """That matrix as a tensor, made once a device: a copy to the GPU in every call would stall it."""
+    return torch.tensor(_rotation_of_outer(), device=device, dtype=dtype)
 
 
 def skew(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -40,14 +62,13 @@ def so3_log(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]
 
 
 def quat_to_rotation(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of quaternions wxyz, which are normalised first."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    """Rotation matrices of quaternions wxyz, which are normalised first.
+
+    R is linear in the outer product q q^T: two operations for all N, where its nine entries one by one need forty.
+    """
+    unit = torch.nn.functional.normalize(quats, dim=-1)
+    outer = (unit[..., :, None] * unit[..., None, :]).flatten(-2)
+    return (outer @ _rotation_of_outer_on(outer.device, outer.dtype)).unflatten(-1, (3, 3))
 
 
 def quat_from_rotation(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
@@ -110,7 +131,7 @@ def _cofactor(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 
 
 
 @torch.no_grad()
-def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 12) -> Float[Tensor, "*batch 3 3"]:
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 8) -> Float[Tensor, "*batch 3 3"]:
     """The proper rotation closest to each matrix in the Frobenius norm, without an SVD and without gradient.
 
     max_R tr(R^T M) is the largest eigenvalue of Davenport's 4x4 matrix, a root of the quartic

@@ -136,7 +136,9 @@ def test_closed_form_jacobian_is_that_of_autograd():
         return apply_transforms(blend_transforms(skinning(x, bones), transforms), x)
 
     expected = torch.stack([torch.autograd.functional.jacobian(deform, p[None])[0, :, 0] for p in points])
-    assert torch.allclose(deformation_jacobian(points, skinning, bones, transforms), expected, atol=1e-10)
+    assert torch.allclose(
+        deformation_jacobian(points, skinning(points, bones), skinning, bones, transforms), expected, atol=1e-10
+    )
 
 
 def test_rigidity_of_the_deformation_passes_gradcheck():
@@ -146,7 +148,7 @@ def test_rigidity_of_the_deformation_passes_gradcheck():
     def cost(twists, centers, weight):
         bones.centers.data, skinning.output.weight.data = centers, weight
         moved = bone_transforms(twists, centers)
-        return rigidity(deformation_jacobian(points, skinning, bones, moved))
+        return rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, moved))
 
     cost_of_twists = lambda t: cost(t, bones.centers.data, skinning.output.weight.data)  # noqa: E731
     assert torch.autograd.gradcheck(cost_of_twists, (twists,), atol=1e-6)
@@ -181,12 +183,12 @@ def test_one_rigid_motion_of_all_bones_moves_everything_rigidly_and_costs_nothin
     rotation = motion[:3, :3]
     assert torch.allclose(posed.means, transform_points(motion, points), atol=1e-12)
     assert torch.allclose(posed.covars, rotation @ factors @ factors.mT @ rotation.T, atol=1e-12)
-    assert rigidity(deformation_jacobian(points, skinning, bones, motions)) < 1e-20
+    assert rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, motions)) < 1e-20
 
 
 def test_bones_that_move_apart_cost_rigidity():
     bones, skinning, points, transforms = random_rig()
-    assert rigidity(deformation_jacobian(points, skinning, bones, transforms)) > 1e-3
+    assert rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, transforms)) > 1e-3
 
 
 def moving_rig(num_bones=6, num_frames=9, canonical_index=4):
