@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -140,7 +139,7 @@ def test_viewer_serves_a_page(config):
     viewer = subprocess.Popen(
         [BIN / "ns-viewer", "--load-config", config, "--viewer.websocket-host", "127.0.0.1",
          "--viewer.websocket-port", str(port)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         page, deadline = b"", time.monotonic() + 90
@@ -151,7 +150,7 @@ def test_viewer_serves_a_page(config):
                 time.sleep(0.5)
         assert b"<html" in page.lower()
     finally:
-        viewer.send_signal(signal.SIGINT)
+        viewer.kill()
         viewer.wait(30)
 
 
