@@ -67,6 +67,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the chamfer distance between bones and Gaussians, which keeps bones inside the animal."""
     smoothness_loss_mult: float = 1.0
     """Weight of the bones' and the root's squared acceleration from frame to frame."""
+    root_rotation_loss_mult: float = 1.0
+    """Weight of the root's squared rotation (radians) where cameras are known: else the animal turns with the camera and stays flat."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gaussians: int = 30_000
@@ -130,6 +132,7 @@ class BagsModel(SplatfactoModel):
         if seed is not None and len(seed[1]):
             self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
         clip = self.kwargs["metadata"]["clip"]
+        self.cameras_known = not clip.object_centric
         self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
         self.run_length = 0
         self.bones_placed = False
@@ -408,6 +411,8 @@ class BagsModel(SplatfactoModel):
         terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
         root = self.root_motion.change(outputs["times"])
         terms["smoothness"] = losses.smoothness(outputs["twists"]) + losses.smoothness(root)
+        if self.cameras_known:
+            terms["root_rotation"] = root[1, :3].square().sum()
         return terms
 
     # --- evaluation --------------------------------------------------------------------------------------------------
