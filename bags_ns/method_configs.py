@@ -55,6 +55,7 @@ def _bags() -> BagsTrainerConfig:
             "bones": _group(5e-4, 0.1, RIG),
             "skinning": _group(1e-3, 0.1, RIG),
             "bone_motion": _group(2e-3, 0.02, RIG),
+            "bone_table": _group(2e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),

@@ -7,7 +7,8 @@ It subclasses nerfstudio's splatfacto so that viewer, exporter and densification
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -21,7 +22,7 @@ from torch.nn import Parameter
 from bags_ns import losses
 from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
-from bags_ns.metrics import image_metrics
+from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.bones import Bones
 from bags_ns.rig.deformation import deform_gaussians, deformation_jacobian
@@ -30,8 +31,6 @@ from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import quat_to_rotation
 
-LOG_EVERY = 10
-"""nerfstudio's own interval of logging."""
 OPAQUE = 0.3
 """Gaussians above this opacity count as part of the animal where bones are placed."""
 
@@ -53,6 +52,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the absolute colour error, per pixel of the animal."""
     ssim_loss_mult: float = 0.2
     """Weight of 1 - SSIM in the animal's box; 0 switches it off."""
+    ssim_stride: int = 2
+    """SSIM is measured at every so-manieth pixel in both directions: its map is smooth, and costs as much as the render."""
     coarse_loss_mult: float = 0.5
     """Weight of the absolute colour error after averaging over squares of `coarse_pixels`: it sees limbs that are off by more than their width."""
     coarse_pixels: int = 16
@@ -67,8 +68,10 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the chamfer distance between bones and Gaussians, which keeps bones inside the animal."""
     smoothness_loss_mult: float = 1.0
     """Weight of the bones' and the root's squared acceleration from frame to frame."""
-    root_rotation_loss_mult: float = 1.0
-    """Weight of the root's squared rotation (radians) where cameras are known: else the animal turns with the camera and stays flat."""
+    root_loss_mult: float = 1.0
+    """Weight of the root's squared rotation (radians) and translation where cameras are known: else the animal turns with the camera and stays flat."""
+    least_motion_loss_mult: float = 0.3
+    """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gaussians: int = 30_000
@@ -79,6 +82,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Fraction of the run at which densification ends."""
     densify_rounds: int = 40
     """Rounds of densification between its begin and its end."""
+    start_opacity: float = 0.5
+    """Opacity of the Gaussians at the start."""
     # Splatfacto's own fields, with values that fit an animal of length 1, short runs and every device.
     sh_degree: int = 0
     """Spherical harmonics do not turn with a bone: colours are logits."""
@@ -132,6 +137,7 @@ class BagsModel(SplatfactoModel):
         if seed is not None and len(seed[1]):
             self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
         clip = self.kwargs["metadata"]["clip"]
+        self.gauss_params["opacities"].data.fill_(math.log(self.config.start_opacity / (1 - self.config.start_opacity)))
         self.cameras_known = not clip.object_centric
         self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
         self.run_length = 0
@@ -205,10 +211,12 @@ class BagsModel(SplatfactoModel):
         return min(1.0, self.step / max(1, self.run_length))
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Splatfacto's groups and four of the rig's."""
+        """Splatfacto's groups and the rig's."""
         groups = super().get_param_groups()
-        for name in ("bones", "skinning", "bone_motion", "root_motion"):
+        for name in ("bones", "skinning", "root_motion"):
             groups[name] = list(getattr(self, name).parameters())
+        groups["bone_table"] = [self.bone_motion.table]
+        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
         return groups
 
     # --- posing ------------------------------------------------------------------------------------------------------
@@ -234,10 +242,22 @@ class BagsModel(SplatfactoModel):
             weights = self._weights = self.skinning(self.means, self.bones)
         return weights
 
-    def posed_gaussians(self, pose: Pose, weights: Float[Tensor, "N B"] | None = None) -> Gaussians:
-        """The animal in `pose`, in the world frame; `weights` are the skinning weights, where the caller has them already."""
+    def covariance_factors(self) -> Float[Tensor, "N 3 3"]:
+        """L with L L^T the canonical covariances: rotations times scales."""
+        return quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+
+    def posed_gaussians(
+        self,
+        pose: Pose,
+        weights: Float[Tensor, "N B"] | None = None,
+        factors: Float[Tensor, "N 3 3"] | None = None,
+    ) -> Gaussians:
+        """The animal in `pose`, in the world frame.
+
+        `weights` are the skinning weights and `factors` the covariance factors, where the caller has them already.
+        """
         weights = self.skin_weights() if weights is None else weights
-        factors = quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+        factors = self.covariance_factors() if factors is None else factors
         return deform_gaussians(
             self.means, factors, self.canonical_opacities(), self.colors, weights, pose.T_world_canonical
         )
@@ -264,9 +284,7 @@ class BagsModel(SplatfactoModel):
         return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Renders the animal at the camera's time (or in `pose_override` outside of training)."""
-        if self.training:
-            return self._training_outputs(camera)
+        """Renders the animal at the camera's time, or in `pose_override` where one is set."""
         pose = self.pose_override or self.pose_at(self.camera_time(camera))
         background = self._get_background_color()
         output = self.render_gaussians(self._cropped(self.posed_gaussians(pose)), camera, background, with_depth=True)
@@ -276,26 +294,6 @@ class BagsModel(SplatfactoModel):
             "depth": cast(Tensor, output.depth)[0],
             "accumulation": output.alpha[0],
             "background": background.expand_as(output.rgb[0]),
-        }
-
-    def _training_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """The render of one frame, and the motion about its time for the losses."""
-        time, spacing = self.camera_time(camera), self.bone_motion.mean_spacing
-        times = time + spacing * torch.arange(-1, 2, device=self.device)
-        twists = self.bone_motion(times)
-        pose = self._pose(twists[1], time[None])
-        background = self._get_background_color()
-        weights = self.skin_weights()
-        output = self.render_gaussians(self.posed_gaussians(pose, weights), camera, background, with_depth=False)
-        self._watch_gradients(output)
-        return {
-            "rgb": output.rgb[0],
-            "accumulation": output.alpha[0],
-            "background": background,
-            "pose": pose,
-            "weights": weights,
-            "twists": twists,
-            "times": times,
         }
 
     def _cropped(self, gaussians: Gaussians) -> Gaussians:
@@ -336,7 +334,7 @@ class BagsModel(SplatfactoModel):
         points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
         self.bones.place(points.detach())
         self.bones_placed = True
-        for name in ("bones", "skinning", "bone_motion"):
+        for name in ("bones", "skinning", "bone_motion", "bone_table"):
             self.optimizers[name].state.clear()
 
     def enter_frames(self, window: range, canonical_index: int) -> None:
@@ -364,23 +362,49 @@ class BagsModel(SplatfactoModel):
         return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Cheap numbers for the log, at the steps that are logged."""
-        if self.step % LOG_EVERY:
-            return {"gaussian_count": self.num_points}
-        with torch.no_grad():
-            target = self.composite_with_background(self.ground_truth(batch), outputs["background"])
-            psnr = -10 * torch.log10((outputs["rgb"] - target).square().mean().clamp_min(1e-10))
-        return {"psnr": psnr, "gaussian_count": self.num_points}
+        """Numbers for the log."""
+        target = self.composite_with_background(self.ground_truth(batch), outputs["background"])
+        return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        """Weighted losses of one frame; the one place where a weight meets a loss of the model."""
-        config = self.config
-        terms = self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"]))
-        if self.training:
-            terms |= self._rig_losses(outputs)
-        return {name: getattr(config, f"{name}_loss_mult") * value for name, value in terms.items()}
+        """Weighted image losses of one frame, for nerfstudio's evaluation; training goes through `training_losses`."""
+        return self._weighted(self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"])))
+
+    def training_losses(self, frames: Sequence[tuple[Cameras, dict[str, Any]]]) -> dict[str, Tensor]:
+        """Weighted losses of K frames of the video and of the rig; what the frames share is computed once.
+
+        Densification sees the last frame's screen gradients.
+        """
+        times = torch.stack([self.camera_time(camera) for camera, _ in frames])
+        around = times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
+        twists = self.bone_motion(around.flatten()).unflatten(0, (len(frames), 3))
+        root_change = self.root_motion.change(around.flatten()).unflatten(0, (len(frames), 3))
+        transforms = bone_transforms(twists[:, 1], self.bones.centers)
+        roots = self.root_motion(times)
+        weights = self.skin_weights()
+        factors = self.covariance_factors()
+        sums: dict[str, Tensor] = {}
+        for index, (camera, batch) in enumerate(frames):
+            gaussians = self.posed_gaussians(Pose(transforms[index], roots[index]), weights, factors)
+            for name, value in self._frame_losses(gaussians, camera, batch).items():
+                sums[name] = sums.get(name, 0) + value / len(frames)
+        sums |= self._rig_losses(transforms[0], weights)
+        if self.bones_placed:
+            sums |= self._motion_losses(twists, root_change)
+        return self._weighted(sums)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The one place where a weight meets a loss of the model."""
+        return {name: getattr(self.config, f"{name}_loss_mult") * value for name, value in terms.items()}
+
+    def _frame_losses(self, gaussians: Gaussians, camera: Cameras, batch: dict[str, Any]) -> dict[str, Tensor]:
+        background = self._get_background_color()
+        output = self.render_gaussians(gaussians, camera, background, with_depth=False)
+        self._watch_gradients(output)
+        outputs = {"rgb": output.rgb[0], "accumulation": output.alpha[0], "background": background}
+        return self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"]))
 
     def _image_losses(self, outputs: dict[str, Any], target: Float[Tensor, "H W 4"], frame: int) -> dict[str, Tensor]:
         rgb, background, alpha = outputs["rgb"], outputs["background"], target[..., 3:]
@@ -396,23 +420,32 @@ class BagsModel(SplatfactoModel):
             if frame not in self.boxes:
                 self.boxes[frame] = losses.mask_box(alpha[..., 0], margin=losses.SSIM_WINDOW)
             box = self.boxes[frame]
-            terms["ssim"] = 1 - losses.ssim(rgb[box], wanted[box])
+            terms["ssim"] = 1 - losses.ssim(rgb[box], wanted[box], self.config.ssim_stride)
         return terms
 
-    def _rig_losses(self, outputs: dict[str, Any]) -> dict[str, Tensor]:
+    def _rig_losses(
+        self, T_object_canonical: Float[Tensor, "B 4 4"], weights: Float[Tensor, "N B"]
+    ) -> dict[str, Tensor]:
         terms = {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
         if not self.bones_placed:
             return terms
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
         points = self.means[sample]
-        transforms = outputs["pose"].T_object_canonical
-        jacobians = deformation_jacobian(points, outputs["weights"][sample], self.skinning, self.bones, transforms)
+        jacobians = deformation_jacobian(points, weights[sample], self.skinning, self.bones, T_object_canonical)
         terms["rigidity"] = losses.rigidity(jacobians)
         terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
-        root = self.root_motion.change(outputs["times"])
-        terms["smoothness"] = losses.smoothness(outputs["twists"]) + losses.smoothness(root)
+        return terms
+
+    def _motion_losses(
+        self, twists: Float[Tensor, "K 3 B 6"], root_change: Float[Tensor, "K 3 6"]
+    ) -> dict[str, Tensor]:
+        """Losses of the motion before, at and after K times."""
+        terms = {
+            "smoothness": losses.smoothness(twists.transpose(0, 1)) + losses.smoothness(root_change.transpose(0, 1)),
+            "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean(),
+        }
         if self.cameras_known:
-            terms["root_rotation"] = root[1, :3].square().sum()
+            terms["root"] = root_change[:, 1].square().sum(-1).mean()
         return terms
 
     # --- evaluation --------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """Frames, silhouettes and cameras."""
     model: BagsModelConfig = field(default_factory=BagsModelConfig)
     """Gaussians and rig."""
+    frames_per_step: int = 4
+    """Frames of the video that a step looks at together."""
     phases: PhaseSchedule = field(default_factory=PhaseSchedule)
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""
     prior: PriorConfig = field(default_factory=PriorConfig)
@@ -40,9 +42,11 @@ class BagsPipeline(VanillaPipeline):
         self._frames: FrameWindow | None = None
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Prepares the phase that `step` lies in, then takes one frame of the video."""
+        """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
-        return super().get_train_loss_dict(step)
+        count = min(self.config.frames_per_step, len(self.datamanager.active_frames))
+        frames = [self.datamanager.next_train(step) for _ in range(count)]
+        return {}, self.model.training_losses(frames), {"gaussian_count": self.model.num_points}
 
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised whenever what is written to the cache changes its form or meaning."""
 WHOLE_FILE_LIMIT = 64 * 2**20
 """Larger files are known by their size, time and both ends."""

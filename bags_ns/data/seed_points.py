@@ -164,20 +164,22 @@ def _dilate_rows(values: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
 def sample_inflated(
     view: View, centre: Float[np.ndarray, " 3"], num_points: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "N 3"]:
-    """Points spread evenly through the inflated silhouette, whose middle plane lies at the depth of `centre`."""
+    """Points spread over the surface of the inflated silhouette, whose middle plane lies at the depth of `centre`."""
     inside = view.alpha >= FOREGROUND
     factor = min(1.0, INFLATION_SIDE / max(inside.shape))
     small = cv2.resize(inside.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) >= 0.5
     thickness = (
         cv2.resize(inflate(small).astype(np.float32), inside.shape[::-1], interpolation=cv2.INTER_LINEAR) / factor
     )
-    weights = np.where(inside, np.maximum(thickness, 0.5), 0.0).ravel().astype(np.float64)
-    picked = generator.choice(weights.size, num_points, p=weights / weights.sum())
+    thickness = np.where(inside, np.maximum(thickness, 0.5), 0.0).ravel().astype(np.float64)
+    picked = generator.choice(np.flatnonzero(inside), num_points)
     rows, columns = np.divmod(picked, inside.shape[1])
     pixels = np.stack([columns, rows], axis=1) + generator.uniform(0.001, 0.999, (num_points, 2))
     middle = float(view.project(centre[None])[1][0])
-    half = weights[picked] * middle / view.intrinsics[0, 0]
-    return view.unproject(pixels, middle + generator.uniform(-1.0, 1.0, num_points) * half)
+    half = thickness[picked] * middle / view.intrinsics[0, 0]
+    # On the surface, front and back: what lies inside is never seen.
+    side = generator.choice([-1.0, 1.0], num_points) * generator.uniform(0.8, 1.0, num_points)
+    return view.unproject(pixels, middle + side * half)
 
 
 def sample_hull(

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bags_ns.rig.transforms import quat_from_rotation, quat_to_rotation
 
 MIN_BONE_SCALE = 0.02
 """Smallest half axis of a bone, in canonical units (the animal is about 1 long): thinner bones own nothing."""
+
+
+LLOYD_STEPS = 3
+"""k-means steps after the even start: enough to centre the clusters, too few to drain the limbs."""
+
+
+def farthest_points(points: Float[Tensor, "N 3"], count: int, seed: int = 0) -> Int[Tensor, " count"]:
+    """Indices of `count` points, each the farthest from all before it; the first is the farthest from a random one."""
+    generator = torch.Generator().manual_seed(seed)
+    first = points[int(torch.randint(len(points), (1,), generator=generator))]
+    chosen = [int((points - first).square().sum(-1).argmax())]
+    distance = torch.full_like(points[:, 0], float("inf"))
+    while len(chosen) < count:
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
+        chosen.append(int(distance.argmax()))
+    return torch.tensor(chosen, device=points.device)
 
 
 class Bones(nn.Module):
@@ -40,10 +56,17 @@ class Bones(nn.Module):
 
     @torch.no_grad()
     def place(self, points: Float[Tensor, "N 3"], seed: int = 0) -> None:
-        """Puts the bones onto a point cloud: k-means centres, axes from each cluster's covariance."""
+        """Puts the bones onto a point cloud: spread evenly, then a few k-means steps; axes from each cluster's covariance.
+
+        The start from farthest points gives thin limbs as many bones for their length as the trunk; k-means alone,
+        which counts points, would spend nearly all of them on the trunk.
+        """
         from sklearn.cluster import KMeans
 
-        clusters = KMeans(len(self), random_state=seed).fit(points.cpu().numpy())
+        starts = farthest_points(points, len(self), seed)
+        clusters = KMeans(
+            len(self), init=points[starts].cpu().numpy(), n_init=1, max_iter=LLOYD_STEPS, random_state=seed
+        ).fit(points.cpu().numpy())
         labels = torch.from_numpy(clusters.labels_).to(points.device)
         centers, quats, scales = [], [], []
         for bone in range(len(self)):
