@@ -43,7 +43,7 @@ def evaluate_split(
     for index in range(len(dataset)):
         camera = cameras[index : index + 1]
         outputs = model.get_outputs_for_camera(camera)
-        target = model.ground_truth(dataset.get_data(index, image_type="uint8"))
+        target = model.ground_truth(dataset.get_data(index, image_type="uint8")["image"])
         rows.append(image_metrics(outputs["rgb"], outputs["accumulation"], target))
         advance()
     return rows

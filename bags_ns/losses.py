@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bags_ns.rig.transforms import nearest_rotation
@@ -22,16 +22,10 @@ def rigidity(jacobians: Float[Tensor, "N 3 3"]) -> Float[Tensor, ""]:
     return (jacobians - nearest_rotation(jacobians)).square().sum((-1, -2)).mean()
 
 
-def coarse_l1(difference: Float[Tensor, "H W 3"], pixels: int) -> Float[Tensor, ""]:
-    """Mean absolute difference of two images after averaging over squares of `pixels` (and those of half the size)."""
-    planes = difference.permute(2, 0, 1)[None]
-    half = F.avg_pool2d(planes, max(1, pixels // 2))
-    return 0.5 * (half.abs().mean() + F.avg_pool2d(half, 2).abs().mean())
-
-
-def silhouette(alpha: Float[Tensor, "H W 1"], target: Float[Tensor, "H W 1"]) -> Float[Tensor, ""]:
-    """Mean squared difference of rendered and given coverage."""
-    return F.mse_loss(alpha, target)
+def coarse_l1(difference: Float[Tensor, "K H W 3"], pixels: int) -> Float[Tensor, " K"]:
+    """Mean absolute difference of images after averaging over squares of `pixels` (and those of half the size)."""
+    half = F.avg_pool2d(difference.permute(0, 3, 1, 2), max(1, pixels // 2))
+    return 0.5 * (half.abs().mean((1, 2, 3)) + F.avg_pool2d(half, 2).abs().mean((1, 2, 3)))
 
 
 def bone_placement(centers: Float[Tensor, "B 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, ""]:
@@ -52,46 +46,47 @@ def aspect(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Float[Tensor, 
     return ((longest - middle).exp() - max_ratio).clamp_min(0).mean()
 
 
-def _blur(images: Float[Tensor, "1 C H W"], stride: int) -> Float[Tensor, "1 C h w"]:
+def _blur(images: Float[Tensor, "K C H W"], stride: int) -> Float[Tensor, "K C h w"]:
     """Separable Gaussian window, valid part only, at every `stride`-th pixel."""
     offsets = torch.arange(SSIM_WINDOW, device=images.device, dtype=images.dtype) - SSIM_WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
     window = window / window.sum()
     channels = images.shape[1]
-    rows = F.conv2d(images, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), stride=(1, stride), groups=channels)
-    return F.conv2d(rows, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), stride=(stride, 1), groups=channels)
+    across = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    rows = F.conv2d(images, across, stride=(1, stride), groups=channels)
+    return F.conv2d(rows, across.transpose(2, 3), stride=(stride, 1), groups=channels)
 
 
 def ssim_map(
-    image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"], stride: int = 1
-) -> Float[Tensor, "h w 3"]:
-    """Structural similarity of two images in [0, 1] where the window fits, at every `stride`-th pixel (Wang et al. 2004).
+    image: Float[Tensor, "K H W 3"], target: Float[Tensor, "K H W 3"], stride: int = 1
+) -> Float[Tensor, "K h w 3"]:
+    """Structural similarity of images in [0, 1] where the window fits, at every `stride`-th pixel (Wang et al. 2004).
 
     At stride 1, h = H - 10 and w = W - 10.
     """
-    x, y = image.permute(2, 0, 1)[None], target.permute(2, 0, 1)[None]
+    x, y = image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
     moments = _blur(torch.cat([x, y, x * x + y * y, x * y], dim=1), stride)
     mean_x, mean_y, xx_yy, xy = moments.split(3, dim=1)
     c1, c2 = 0.01**2, 0.03**2
     means_squared, means_product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
     luminance = (2 * means_product + c1) / (means_squared + c1)
     structure = (2 * (xy - means_product) + c2) / (xx_yy - means_squared + c2)
-    return (luminance * structure)[0].permute(1, 2, 0)
+    return (luminance * structure).permute(0, 2, 3, 1)
 
 
-def ssim(image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"], stride: int = 1) -> Float[Tensor, ""]:
+def ssim(image: Float[Tensor, "K H W 3"], target: Float[Tensor, "K H W 3"], stride: int = 1) -> Float[Tensor, ""]:
     """Mean structural similarity; a stride above 1 samples its map, at a part of the cost and with the same mean."""
     return ssim_map(image, target, stride).mean()
 
 
-def mask_box(mask: Float[Tensor, "H W"], margin: int) -> tuple[slice, slice]:
-    """Rows and columns of the box about a mask's pixels above one half, `margin` pixels wider where the image allows.
+def mask_box(mask: Bool[Tensor, "H W"], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the box about a mask's pixels, `margin` pixels wider where the image allows.
 
     The box of an empty mask is the whole image; a box is never thinner than the SSIM window where the image is not.
     """
     sides = []
     for axis in (1, 0):
-        hits = torch.nonzero((mask > 0.5).any(dim=axis)).flatten()
+        hits = torch.nonzero(mask.any(dim=axis)).flatten()
         length = mask.shape[1 - axis]
         low, high = (int(hits[0]) - margin, int(hits[-1]) + 1 + margin) if len(hits) else (0, length)
         sides.append(slice(max(0, low), min(length, high)))

@@ -36,7 +36,7 @@ def _bags() -> BagsTrainerConfig:
     return BagsTrainerConfig(
         method_name="bags",
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        max_num_iterations=6000,
+        max_num_iterations=4000,
         steps_per_save=1000,
         steps_per_eval_batch=0,
         steps_per_eval_image=500,
@@ -55,7 +55,7 @@ def _bags() -> BagsTrainerConfig:
             "bones": _group(5e-4, 0.1, RIG),
             "skinning": _group(1e-3, 0.1, RIG),
             "bone_motion": _group(2e-3, 0.02, RIG),
-            "bone_table": _group(2e-3, 0.02, RIG),
+            "bone_table": _group(4e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),
@@ -67,7 +67,7 @@ def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
     """`config` for two CPU cores: fewer steps, fewer Gaussians."""
     config = copy.deepcopy(config)
     config.method_name = "bags-tiny"
-    config.max_num_iterations = 3000
+    config.max_num_iterations = 1500
     model = cast(BagsModelConfig, config.pipeline.model)
     model.max_gaussians = 6000
     model.rigidity_samples = 512

@@ -30,7 +30,7 @@ def image_metrics(
     """
     wanted = target[..., 3:] * target[..., :3] + 1 - target[..., 3:]
     inside, rendered = target[..., 3] >= 0.5, alpha[..., 0] >= 0.5
-    similarity = ssim_map(rgb, wanted)
+    similarity = ssim_map(rgb[None], wanted[None])[0]
     union = (inside | rendered).sum()
     result = {
         "psnr": psnr(rgb, wanted),

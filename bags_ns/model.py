@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from torch.nn import Parameter
 
 from bags_ns import losses
 from bags_ns.cameras import viewmats_from_camera_to_worlds
+from bags_ns.data.datamanager import FrameBatch
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.bones import Bones
-from bags_ns.rig.deformation import deform_gaussians, deformation_jacobian
+from bags_ns.rig.deformation import deform, deformation_jacobian
 from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
@@ -40,11 +41,11 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Animatable Gaussians: splatfacto plus a rig."""
 
     _target: type = field(default_factory=lambda: BagsModel)
-    num_bones: int = 24
+    num_bones: int = 32
     """Number of bones (the paper uses 50)."""
     skinning_hidden: int = 32
     """Hidden units of the residual skinning network."""
-    motion_frequencies: int = 12
+    motion_frequencies: int = 24
     """Fourier frequencies of the time code of the bones' motion; the highest has half as many periods a clip."""
     motion_hidden: int = 128
     """Hidden units of the bones' motion network."""
@@ -60,7 +61,7 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Edge of those squares, in pixels."""
     silhouette_loss_mult: float = 1.0
     """Weight of the squared error of the rendered coverage, per pixel of the animal."""
-    rigidity_loss_mult: float = 0.4
+    rigidity_loss_mult: float = 0.2
     """Weight of the rigidity of the deformation (squared distance of its Jacobian to a rotation)."""
     rigidity_samples: int = 2048
     """Gaussians, drawn at random each step, on which rigidity and bone placement are measured."""
@@ -143,7 +144,6 @@ class BagsModel(SplatfactoModel):
         self.run_length = 0
         self.bones_placed = False
         self.frames_entered: set[int] = set()
-        self.boxes: dict[int, tuple[slice, slice]] = {}
         self.pose_override: Pose | None = None
         self._weights: Tensor | None = None
         self.info: dict[str, Any] | None = None
@@ -246,21 +246,10 @@ class BagsModel(SplatfactoModel):
         """L with L L^T the canonical covariances: rotations times scales."""
         return quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
 
-    def posed_gaussians(
-        self,
-        pose: Pose,
-        weights: Float[Tensor, "N B"] | None = None,
-        factors: Float[Tensor, "N 3 3"] | None = None,
-    ) -> Gaussians:
-        """The animal in `pose`, in the world frame.
-
-        `weights` are the skinning weights and `factors` the covariance factors, where the caller has them already.
-        """
-        weights = self.skin_weights() if weights is None else weights
-        factors = self.covariance_factors() if factors is None else factors
-        return deform_gaussians(
-            self.means, factors, self.canonical_opacities(), self.colors, weights, pose.T_world_canonical
-        )
+    def posed_gaussians(self, pose: Pose) -> Gaussians:
+        """The animal in `pose`, in the world frame."""
+        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
+        return Gaussians(means, covars, self.canonical_opacities(), self.colors)
 
     def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
         """Time of a camera; the canonical time where it has none (ns-render interpolate)."""
@@ -355,72 +344,92 @@ class BagsModel(SplatfactoModel):
         centers = self.bones.centers
         self.skeleton.rebuild(centers, centers + twists[..., 3:])
 
-    def ground_truth(self, batch: dict[str, Any]) -> Float[Tensor, "H W 4"]:
-        """The frame as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
-        image = batch["image"].to(self.device)
+    def ground_truth(self, image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"]) -> Float[Tensor, "*K H W 4"]:
+        """Frames as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
+        image = image.to(self.device)
         image = image.float() / 255 if image.dtype == torch.uint8 else image
         return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Numbers for the log."""
-        target = self.composite_with_background(self.ground_truth(batch), outputs["background"])
+        """Numbers for the log of nerfstudio's evaluation."""
+        target = self.composite_with_background(self.ground_truth(batch["image"]), outputs["background"])
         return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """Weighted image losses of one frame, for nerfstudio's evaluation; training goes through `training_losses`."""
-        return self._weighted(self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"])))
+        target = self.ground_truth(batch["image"])[None]
+        background = outputs["background"].reshape(-1, 3)[:1]
+        box = (slice(None), slice(None))
+        terms = self._image_losses(outputs["rgb"][None], outputs["accumulation"][None], target, background, box)
+        return self._weighted(terms)
 
-    def training_losses(self, frames: Sequence[tuple[Cameras, dict[str, Any]]]) -> dict[str, Tensor]:
-        """Weighted losses of K frames of the video and of the rig; what the frames share is computed once.
+    def training_losses(self, frames: FrameBatch) -> dict[str, Tensor]:
+        """Weighted losses of K frames of the video and of the rig, which is moved once for all of them.
 
         Densification sees the last frame's screen gradients.
         """
-        times = torch.stack([self.camera_time(camera) for camera, _ in frames])
-        around = times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
-        twists = self.bone_motion(around.flatten()).unflatten(0, (len(frames), 3))
-        root_change = self.root_motion.change(around.flatten()).unflatten(0, (len(frames), 3))
+        around = frames.times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
+        twists = self.bone_motion(around.flatten()).unflatten(0, (-1, 3))
+        root_change = self.root_motion.change(around.flatten()).unflatten(0, (-1, 3))
         transforms = bone_transforms(twists[:, 1], self.bones.centers)
-        roots = self.root_motion(times)
+        poses = self.root_motion(frames.times)[:, None] @ transforms
         weights = self.skin_weights()
-        factors = self.covariance_factors()
-        sums: dict[str, Tensor] = {}
-        for index, (camera, batch) in enumerate(frames):
-            gaussians = self.posed_gaussians(Pose(transforms[index], roots[index]), weights, factors)
-            for name, value in self._frame_losses(gaussians, camera, batch).items():
-                sums[name] = sums.get(name, 0) + value / len(frames)
-        sums |= self._rig_losses(transforms[0], weights)
+        rgb, alpha, backgrounds = self._render_frames(frames, poses, weights)
+        terms = self._image_losses(rgb, alpha, self.ground_truth(frames.images), backgrounds, frames.box)
+        terms |= self._rig_losses(transforms[0], weights)
         if self.bones_placed:
-            sums |= self._motion_losses(twists, root_change)
-        return self._weighted(sums)
+            terms |= self._motion_losses(twists, root_change)
+        return self._weighted(terms)
 
     def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The one place where a weight meets a loss of the model."""
         return {name: getattr(self.config, f"{name}_loss_mult") * value for name, value in terms.items()}
 
-    def _frame_losses(self, gaussians: Gaussians, camera: Cameras, batch: dict[str, Any]) -> dict[str, Tensor]:
-        background = self._get_background_color()
-        output = self.render_gaussians(gaussians, camera, background, with_depth=False)
-        self._watch_gradients(output)
-        outputs = {"rgb": output.rgb[0], "accumulation": output.alpha[0], "background": background}
-        return self._image_losses(outputs, self.ground_truth(batch), int(batch["image_idx"]))
+    def _render_frames(
+        self, frames: FrameBatch, poses: Float[Tensor, "K B 4 4"], weights: Float[Tensor, "N B"]
+    ) -> tuple[Float[Tensor, "K H W 3"], Float[Tensor, "K H W 1"], Float[Tensor, "K 3"]]:
+        """Each frame's own pose through its own camera, on a background of its own."""
+        means, covars = deform(self.means, self.covariance_factors(), weights, poses)
+        opacities, colors = self.canonical_opacities(), self.colors
+        height, width = frames.images.shape[1:3]
+        backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
+        renders = [
+            render(
+                Gaussians(means[k], covars[k], opacities, colors),
+                frames.viewmats[k : k + 1],
+                frames.Ks[k : k + 1],
+                width,
+                height,
+                background=backgrounds[k],
+            )
+            for k in range(len(frames.indices))
+        ]
+        self._watch_gradients(renders[-1])
+        return torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds
 
-    def _image_losses(self, outputs: dict[str, Any], target: Float[Tensor, "H W 4"], frame: int) -> dict[str, Tensor]:
-        rgb, background, alpha = outputs["rgb"], outputs["background"], target[..., 3:]
-        wanted = alpha * target[..., :3] + (1 - alpha) * background
-        share = alpha.mean().clamp_min(0.02)  # losses count per pixel of the animal, however small it is in the frame
+    def _image_losses(
+        self,
+        rgb: Float[Tensor, "K H W 3"],
+        alpha: Float[Tensor, "K H W 1"],
+        target: Float[Tensor, "K H W 4"],
+        backgrounds: Float[Tensor, "K 3"],
+        box: tuple[slice, slice],
+    ) -> dict[str, Tensor]:
+        true_alpha = target[..., 3:]
+        wanted = torch.lerp(backgrounds[:, None, None], target[..., :3], true_alpha)
+        # Losses count per pixel of the animal, however small it is in the frame.
+        per_pixel = 1 / true_alpha.mean((1, 2, 3)).clamp_min(0.02)
         difference = rgb - wanted
         terms = {
-            "l1": difference.abs().mean() / share,
-            "coarse": losses.coarse_l1(difference, self.config.coarse_pixels) / share,
-            "silhouette": losses.silhouette(outputs["accumulation"], alpha) / share,
+            "l1": (difference.abs().mean((1, 2, 3)) * per_pixel).mean(),
+            "coarse": (losses.coarse_l1(difference, self.config.coarse_pixels) * per_pixel).mean(),
+            "silhouette": ((alpha - true_alpha).square().mean((1, 2, 3)) * per_pixel).mean(),
         }
         if self.config.ssim_loss_mult:
-            if frame not in self.boxes:
-                self.boxes[frame] = losses.mask_box(alpha[..., 0], margin=losses.SSIM_WINDOW)
-            box = self.boxes[frame]
-            terms["ssim"] = 1 - losses.ssim(rgb[box], wanted[box], self.config.ssim_stride)
+            inside = (slice(None), *box)
+            terms["ssim"] = 1 - losses.ssim(rgb[inside], wanted[inside], self.config.ssim_stride)
         return terms
 
     def _rig_losses(
@@ -455,7 +464,7 @@ class BagsModel(SplatfactoModel):
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Whole and in-silhouette metrics on white, and the frame beside its render."""
-        target = self.ground_truth(batch)
+        target = self.ground_truth(batch["image"])
         metrics = image_metrics(outputs["rgb"], outputs["accumulation"], target)
         wanted = self.composite_with_background(target, outputs["background"])
         return metrics, {"img": torch.cat([wanted, outputs["rgb"]], dim=1)}

@@ -44,9 +44,8 @@ class BagsPipeline(VanillaPipeline):
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
-        count = min(self.config.frames_per_step, len(self.datamanager.active_frames))
-        frames = [self.datamanager.next_train(step) for _ in range(count)]
-        return {}, self.model.training_losses(frames), {"gaussian_count": self.model.num_points}
+        losses = self.model.training_losses(self.datamanager.next_frames(self.config.frames_per_step))
+        return {}, losses, {"gaussian_count": self.model.num_points}
 
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""

@@ -58,11 +58,11 @@ class FrameWindow:
 class PhaseSchedule:
     """Where the phases lie, in fractions of the run."""
 
-    canonical_end: float = 0.15
+    canonical_end: float = 0.1
     """End of the warm-up on the canonical frame, and start of the bones."""
-    window_end: float = 0.4
+    window_end: float = 0.55
     """By then the window of frames has grown over the whole clip."""
-    bones_end: float = 0.5
+    bones_end: float = 0.6
     """End of the bones' own phase; from here on everything is trained together."""
 
     def phase(self, progress: float) -> Phase:

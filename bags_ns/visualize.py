@@ -99,7 +99,7 @@ def beside_source(
 ) -> Iterator[Frame]:
     """For each frame of the video: the frame cut out on white, the render, and the render in bone colours, side by side."""
     for camera, image in frames:
-        target = model.ground_truth({"image": image})
+        target = model.ground_truth(image)
         source = to_uint8(target[..., 3:] * target[..., :3] + 1 - target[..., 3:])
         pose = model.pose_at(model.camera_time(camera))
         views = [source, render_pose(model, pose, camera)]

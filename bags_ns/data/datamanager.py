@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from torch import Tensor
 
+from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
+from bags_ns.data.images import FOREGROUND
 from bags_ns.data.prepared import ClipInfo
+from bags_ns.losses import SSIM_WINDOW, mask_box
 
 
 @dataclass
@@ -27,6 +31,33 @@ class BagsDataManagerConfig(FullImageDatamanagerConfig):
     """Where the frames and cameras come from."""
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept and given out; uint8 needs a quarter of the memory of float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """K frames of the video, of equal size, on the training device."""
+
+    indices: list[int]
+    """Their places among the train frames."""
+    times: Float[Tensor, " K"]
+    """In [0, 1]."""
+    viewmats: Float[Tensor, "K 4 4"]
+    """OpenCV world-to-camera matrices."""
+    Ks: Float[Tensor, "K 3 3"]
+    """Intrinsics in pixels."""
+    images: UInt8[Tensor, "K H W 4"]
+    """Straight RGBA."""
+    box: tuple[slice, slice]
+    """Rows and columns that hold the animal in all of them, with room for the SSIM window."""
+
+
+@dataclass(frozen=True, eq=False)
+class _TrainViews:
+    times: Float[Tensor, " T"]
+    viewmats: Float[Tensor, "T 4 4"]
+    Ks: Float[Tensor, "T 3 3"]
+    sizes: list[tuple[int, ...]]
+    boxes: list[tuple[slice, slice]]
 
 
 class BagsDataManager(FullImageDatamanager):
@@ -79,6 +110,41 @@ class BagsDataManager(FullImageDatamanager):
         indices = [*self._focus, *others[: len(self._focus)]]
         self.random_generator.shuffle(indices)
         return indices
+
+    def next_frames(self, count: int) -> FrameBatch:
+        """The next frames of the pass, at most `count` and all of the size of the first."""
+        indices: list[int] = []
+        while len(indices) < min(count, len(self.active_frames)):
+            if not self.train_unseen_cameras:
+                self.train_unseen_cameras = self.sample_train_cameras()
+            index = self.train_unseen_cameras.pop()
+            if indices and self._views.sizes[index] != self._views.sizes[indices[0]]:
+                self.train_unseen_cameras.append(index)
+                break
+            indices.append(index)
+        boxes = [self._views.boxes[index] for index in indices]
+        union = tuple(slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes)) for axis in (0, 1))
+        return FrameBatch(
+            indices=indices,
+            times=self._views.times[indices],
+            viewmats=self._views.viewmats[indices],
+            Ks=self._views.Ks[indices],
+            images=torch.stack([self.cached_train[index]["image"] for index in indices]).to(self.device),
+            box=(union[0], union[1]),
+        )
+
+    @cached_property
+    def _views(self) -> _TrainViews:
+        """Matrices, sizes and boxes of the train frames, made once."""
+        cameras = self.train_dataset.cameras
+        masks = [frame["image"][..., 3].cpu() >= FOREGROUND for frame in self.cached_train]
+        return _TrainViews(
+            times=torch.as_tensor(cameras.times).flatten().to(self.device),
+            viewmats=viewmats_from_camera_to_worlds(cameras.camera_to_worlds).to(self.device),
+            Ks=cameras.get_intrinsics_matrices().to(self.device),
+            sizes=[tuple(mask.shape) for mask in masks],
+            boxes=[mask_box(mask, margin=SSIM_WINDOW) for mask in masks],
+        )
 
     def train_image(self, index: int) -> tuple[Cameras, UInt8[Tensor, "H W 4"]]:
         """A train frame's camera (a batch of one, on the device, with its time) and its image, whatever is active."""

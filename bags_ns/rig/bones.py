@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -64,9 +66,9 @@ class Bones(nn.Module):
         from sklearn.cluster import KMeans
 
         starts = farthest_points(points, len(self), seed)
-        clusters = KMeans(
-            len(self), init=points[starts].cpu().numpy(), n_init=1, max_iter=LLOYD_STEPS, random_state=seed
-        ).fit(points.cpu().numpy())
+        kmeans: Any = KMeans  # its stubs know neither an array as init nor a number as n_init
+        clusters = kmeans(len(self), init=points[starts].cpu().numpy(), n_init=1, max_iter=LLOYD_STEPS)
+        clusters.fit(points.cpu().numpy())
         labels = torch.from_numpy(clusters.labels_).to(points.device)
         centers, quats, scales = [], [], []
         for bone in range(len(self)):

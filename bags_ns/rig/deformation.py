@@ -1,4 +1,4 @@
-"""Linear blend skinning of points and Gaussians, and the true Jacobian of that deformation.
+"""Linear blend skinning of Gaussians, and the true Jacobian of that deformation.
 
 T(x) = sum_b w_b(x) T_b. With A the linear part of T(x), x' = T(x) x the moved point and g_b the gradient of bone b's
 logit, the softmax gives grad w_b = w_b (g_b - sum_c w_c g_c), and so
@@ -11,48 +11,39 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from bags_ns.gaussians import Gaussians
 from bags_ns.rig.bones import Bones
 from bags_ns.rig.skinning import SkinningField
 
 
-def blend_transforms(weights: Float[Tensor, "N B"], transforms: Float[Tensor, "B 4 4"]) -> Float[Tensor, "N 3 4"]:
+def blend_transforms(weights: Float[Tensor, "N B"], transforms: Float[Tensor, "*K B 4 4"]) -> Float[Tensor, "*K N 3 4"]:
     """T(x) of every point: the rigid bone transforms averaged by the point's weights."""
-    return (weights @ transforms[:, :3].flatten(1)).unflatten(1, (3, 4))
+    return (weights @ transforms[..., :3, :].flatten(-2)).unflatten(-1, (3, 4))
 
 
-def apply_transforms(transforms: Float[Tensor, "N 3 4"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+def apply_transforms(transforms: Float[Tensor, "*K N 3 4"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "*K N 3"]:
     """Each point moved by its own affine transform."""
-    return (transforms[:, :, :3] * points[:, None, :]).sum(-1) + transforms[:, :, 3]
+    return (transforms[..., :3] * points[:, None, :]).sum(-1) + transforms[..., 3]
 
 
-def deform_gaussians(
+def deform(
     means: Float[Tensor, "N 3"],
     factors: Float[Tensor, "N 3 3"],
-    opacities: Float[Tensor, " N"],
-    colors: Float[Tensor, "N 3"],
     weights: Float[Tensor, "N B"],
-    T_world_canonical: Float[Tensor, "B 4 4"],
-) -> Gaussians:
-    """Canonical Gaussians carried into the world by the bones.
+    T_world_canonical: Float[Tensor, "*K B 4 4"],
+) -> tuple[Float[Tensor, "*K N 3"], Float[Tensor, "*K N 3 3"]]:
+    """Means and covariances of canonical Gaussians carried into the world by the bones, in K poses at once.
 
     Args:
-        means, opacities, colors: canonical Gaussians, activated.
-        factors: L with covariance L L^T: rotation times scales.
+        means: of the canonical Gaussians.
+        factors: L with canonical covariance L L^T: rotation times scales.
         weights: skinning weights of the means.
         T_world_canonical: one transform a bone, the root included.
 
-    Returns:
-        Gaussians in the world frame. Covariances are moved by A and not by J, which shears them where bones meet.
+    Covariances are moved by A and not by J, which shears them where bones meet.
     """
     blended = blend_transforms(weights, T_world_canonical)
-    moved = blended[:, :, :3] @ factors
-    return Gaussians(
-        means=apply_transforms(blended, means),
-        covars=moved @ moved.transpose(1, 2),
-        opacities=opacities,
-        colors=colors,
-    )
+    moved = blended[..., :3] @ factors
+    return apply_transforms(blended, means), moved @ moved.transpose(-1, -2)
 
 
 def deformation_jacobian(

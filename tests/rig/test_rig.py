@@ -7,7 +7,7 @@ import torch
 
 from bags_ns.losses import bone_placement, rigidity, smoothness, ssim
 from bags_ns.rig.bones import Bones, squared_mahalanobis
-from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform_gaussians, deformation_jacobian
+from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform, deformation_jacobian
 from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolate_rows
 from bags_ns.rig.skeleton import Skeleton, build_tree, topological_order
 from bags_ns.rig.skinning import SkinningField
@@ -154,36 +154,42 @@ def test_rigidity_of_the_deformation_passes_gradcheck():
     assert torch.autograd.gradcheck(cost_of_twists, (twists,), atol=1e-6)
 
 
-def gaussians_of(points, seed=3):
+def factors_of(points, seed=3):
     g = generator(seed)
-    factors = so3_exp(torch.randn(len(points), 3, generator=g, dtype=points.dtype)) * torch.rand(
-        len(points), 1, 3, generator=g, dtype=points.dtype
-    )
-    return (
-        factors,
-        torch.rand(len(points), generator=g, dtype=points.dtype),
-        torch.rand(len(points), 3, generator=g, dtype=points.dtype),
-    )
+    rotations = so3_exp(torch.randn(len(points), 3, generator=g, dtype=points.dtype))
+    return rotations * torch.rand(len(points), 1, 3, generator=g, dtype=points.dtype)
 
 
 def test_identity_pose_leaves_the_gaussians_unchanged():
     bones, skinning, points, _ = random_rig()
-    factors, opacities, colors = gaussians_of(points)
-    identity = torch.eye(4, dtype=DOUBLE).expand(len(bones), 4, 4)
-    posed = deform_gaussians(points, factors, opacities, colors, skinning(points, bones), identity)
-    assert torch.allclose(posed.means, points) and torch.allclose(posed.covars, factors @ factors.mT)
+    factors = factors_of(points)
+    means, covars = deform(
+        points, factors, skinning(points, bones), torch.eye(4, dtype=DOUBLE).expand(len(bones), 4, 4)
+    )
+    assert torch.allclose(means, points) and torch.allclose(covars, factors @ factors.mT)
 
 
 def test_one_rigid_motion_of_all_bones_moves_everything_rigidly_and_costs_nothing():
     bones, skinning, points, _ = random_rig()
-    factors, opacities, colors = gaussians_of(points)
+    factors = factors_of(points)
     motion = rigid(so3_exp(torch.tensor([0.3, -1.2, 0.8], dtype=DOUBLE)), torch.tensor([0.1, 2.0, -0.4], dtype=DOUBLE))
     motions = motion.expand(len(bones), 4, 4)
-    posed = deform_gaussians(points, factors, opacities, colors, skinning(points, bones), motions)
+    weights = skinning(points, bones)
+    means, covars = deform(points, factors, weights, motions)
     rotation = motion[:3, :3]
-    assert torch.allclose(posed.means, transform_points(motion, points), atol=1e-12)
-    assert torch.allclose(posed.covars, rotation @ factors @ factors.mT @ rotation.T, atol=1e-12)
-    assert rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, motions)) < 1e-20
+    assert torch.allclose(means, transform_points(motion, points), atol=1e-12)
+    assert torch.allclose(covars, rotation @ factors @ factors.mT @ rotation.T, atol=1e-12)
+    assert rigidity(deformation_jacobian(points, weights, skinning, bones, motions)) < 1e-20
+
+
+def test_several_poses_at_once_are_those_one_by_one():
+    bones, skinning, points, transforms = random_rig()
+    weights, factors = skinning(points, bones), factors_of(points)
+    poses = torch.stack([transforms, rigid_inverse(transforms)])
+    together = deform(points, factors, weights, poses)
+    for index, pose in enumerate(poses):
+        for one, all_ in zip(deform(points, factors, weights, pose), together, strict=True):
+            assert torch.allclose(one, all_[index])
 
 
 def test_bones_that_move_apart_cost_rigidity():
@@ -290,9 +296,9 @@ def test_ssim_is_one_for_equal_images_and_agrees_with_the_library():
     from pytorch_msssim import ssim as reference
 
     a, b = torch.rand(40, 30, 3, generator=generator()), torch.rand(40, 30, 3, generator=generator(1))
-    assert torch.allclose(ssim(a, a), torch.tensor(1.0))
+    assert torch.allclose(ssim(a[None], a[None]), torch.tensor(1.0))
     expected = reference(a.permute(2, 0, 1)[None], b.permute(2, 0, 1)[None], data_range=1.0)
-    assert torch.allclose(ssim(a, b), expected, atol=1e-5)
+    assert torch.allclose(ssim(a[None], b[None]), expected, atol=1e-5)
 
 
 def test_smoothness_is_free_for_constant_speed():
