@@ -48,7 +48,7 @@ class FrameBatch:
     images: UInt8[Tensor, "K H W 4"]
     """Straight RGBA."""
     box: tuple[slice, slice]
-    """Rows and columns that hold the animal in all of them, with room for the SSIM window."""
+    """Rows and columns that hold the animal in all frames of this size, with room for the SSIM window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,8 @@ class _TrainViews:
     viewmats: Float[Tensor, "T 4 4"]
     Ks: Float[Tensor, "T 3 3"]
     sizes: list[tuple[int, ...]]
-    boxes: list[tuple[slice, slice]]
+    boxes: dict[tuple[int, ...], tuple[slice, slice]]
+    """For each size of frames: one box for all of them, since cuDNN plans its convolutions anew for every new shape."""
 
 
 class BagsDataManager(FullImageDatamanager):
@@ -122,15 +123,13 @@ class BagsDataManager(FullImageDatamanager):
                 self.train_unseen_cameras.append(index)
                 break
             indices.append(index)
-        boxes = [self._views.boxes[index] for index in indices]
-        union = tuple(slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes)) for axis in (0, 1))
         return FrameBatch(
             indices=indices,
             times=self._views.times[indices],
             viewmats=self._views.viewmats[indices],
             Ks=self._views.Ks[indices],
             images=torch.stack([self.cached_train[index]["image"] for index in indices]).to(self.device),
-            box=(union[0], union[1]),
+            box=self._views.boxes[self._views.sizes[indices[0]]],
         )
 
     @cached_property
@@ -143,7 +142,10 @@ class BagsDataManager(FullImageDatamanager):
             viewmats=viewmats_from_camera_to_worlds(cameras.camera_to_worlds).to(self.device),
             Ks=cameras.get_intrinsics_matrices().to(self.device),
             sizes=[tuple(mask.shape) for mask in masks],
-            boxes=[mask_box(mask, margin=SSIM_WINDOW) for mask in masks],
+            boxes={
+                size: mask_box(torch.stack([m for m in masks if m.shape == size]).any(dim=0), margin=SSIM_WINDOW)
+                for size in {tuple(mask.shape) for mask in masks}
+            },
         )
 
     def train_image(self, index: int) -> tuple[Cameras, UInt8[Tensor, "H W 4"]]:
