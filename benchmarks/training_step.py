@@ -1,0 +1,132 @@
+"""Cost of a training step without a prior, as a ratio to the raw renders in it (forward + backward), on any device.
+
+python benchmarks/training_step.py
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from nerfstudio.engine.callbacks import TrainingCallbackLocation
+from rich.console import Console
+
+from bags_ns import method_configs
+from bags_ns.data.creatures import ClipSettings, write_creature_clip
+from bags_ns.evaluation import write_json
+from bags_ns.gaussians import Gaussians
+from bags_ns.rendering import render
+from bags_ns.trainer import BagsTrainer
+
+
+@dataclass
+class TrainingStep:
+    """Times steps of the joint phase against bare renders of the same Gaussians through the same cameras."""
+
+    size: int = 256
+    """Side of the frames, in pixels."""
+    num_gaussians: int = 5000
+    """Gaussians; densification is off."""
+    frames_per_step: int = 4
+    """Frames in a step."""
+    repeats: int = 25
+    """Steps and renders timed; the median counts."""
+    threads: int = 1
+    """CPU threads of torch."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+    def measure(self) -> dict[str, float | int | str]:
+        """Milliseconds of both, and their ratio."""
+        torch.set_num_threads(self.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self._trainer(Path(folder))
+            num_steps = trainer.run_length
+            for step in (num_steps // 2, *range(num_steps - 10, num_steps)):  # bones placed, all frames in, warm
+                run_step(trainer, step)
+            step_ms = median_ms(lambda: run_step(trainer, num_steps - 1), self.repeats)
+            render_ms = median_ms(self._renders(trainer), self.repeats)
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {self.threads} thread(s)"
+        return {
+            "device": device,
+            "gaussians": trainer.model.num_points,
+            "frames_per_step": self.frames_per_step,
+            "step_ms": step_ms,
+            "renders_ms": render_ms,
+            "ratio": step_ms / render_ms,
+        }
+
+    def _trainer(self, folder: Path) -> BagsTrainer:
+        clip = folder / "clip"
+        write_creature_clip(clip, 7, ClipSettings(num_frames=8, size=self.size, num_test_times=1, num_test_azimuths=1))
+        config = copy.deepcopy(method_configs.bags_tiny.config)
+        config.data = config.pipeline.datamanager.data = clip
+        config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", 1000
+        config.pipeline.frames_per_step = self.frames_per_step  # type: ignore[attr-defined]
+        config.pipeline.model.num_random = self.num_gaussians  # type: ignore[attr-defined]
+        config.pipeline.model.densify_end = 0.0  # type: ignore[attr-defined]
+        config.set_timestamp()
+        trainer = BagsTrainer(config)  # type: ignore[arg-type]
+        trainer.setup()
+        return trainer
+
+    def _renders(self, trainer: BagsTrainer) -> Callable[[], None]:
+        """The step's renders alone: K poses, forward and backward to every input."""
+        model, frames = trainer.model, trainer.pipeline.datamanager.next_frames(self.frames_per_step)
+        with torch.no_grad():
+            posed = [model.posed_gaussians(model.pose_at(t)) for t in frames.times]
+        leaves = [
+            Gaussians(*(t.detach().requires_grad_() for t in (g.means, g.covars, g.opacities, g.colors))) for g in posed
+        ]
+        weight = torch.rand(1, self.size, self.size, 3, device=model.device)
+        white = torch.ones(3, device=model.device)
+
+        def run() -> None:
+            for k, gaussians in enumerate(leaves):
+                view = slice(k, k + 1)
+                output = render(
+                    gaussians, frames.viewmats[view], frames.Ks[view], self.size, self.size, background=white
+                )
+                (output.rgb * weight).sum().backward()
+
+        return run
+
+
+def run_step(trainer: BagsTrainer, step: int) -> None:
+    """One step of nerfstudio's loop, callbacks included."""
+    trainer.pipeline.train()
+    for location in (TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION):
+        if location is TrainingCallbackLocation.AFTER_TRAIN_ITERATION:
+            trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=location)
+
+
+def median_ms(function: Callable[[], None], repeats: int) -> float:
+    """Median wall time of a call in milliseconds, after three to warm up."""
+    times = []
+    for index in range(repeats + 3):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if index >= 3:
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    benchmark = tyro.cli(TrainingStep)
+    figures = benchmark.measure()
+    Console().print(figures)
+    if benchmark.output:
+        write_json(benchmark.output, figures)
