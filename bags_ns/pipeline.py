@@ -11,6 +11,7 @@ from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
 from bags_ns.priors.base import PriorConfig
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
+from bags_ns.viewer import FirstView
 
 
 @dataclass
@@ -40,6 +41,8 @@ class BagsPipeline(VanillaPipeline):
     def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
         super().__init__(config, device, **kwargs)
         self._frames: FrameWindow | None = None
+        first_camera = self.datamanager.train_dataset.cameras.camera_to_worlds[0]
+        self.first_view = FirstView(first_camera.cpu().numpy())
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""

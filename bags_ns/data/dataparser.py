@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,9 @@ class AnimalVideoDataParser(DataParser):
         return self._prepared
 
     def _settings(self) -> PrepareSettings:
-        config = self.config
-        return PrepareSettings(
-            fov_deg=config.fov_deg,
-            elevation_deg=config.elevation_deg,
-            crop_size=config.crop_size or (512 if torch.cuda.is_available() else 256),
-            max_side=config.max_side,
-            fps=config.fps,
-            start=config.start,
-            end=config.end,
-            max_frames=config.max_frames,
-            canonical_frame=config.canonical_frame,
-            num_seed_points=config.num_seed_points,
-            seed_radius=config.seed_radius,
-        )
+        chosen = {field.name: getattr(self.config, field.name) for field in fields(PrepareSettings)}
+        chosen["crop_size"] = self.config.crop_size or (512 if torch.cuda.is_available() else 256)
+        return PrepareSettings(**chosen)
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
         clip = self.prepared_clip()

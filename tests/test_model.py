@@ -1,0 +1,161 @@
+"""The model and its pipeline on a made-up clip: gauge, gradients, loading in place, densification, memory of a prior."""
+
+import copy
+
+import pytest
+import torch
+
+from bags_ns import method_configs
+from bags_ns.data.creatures import ClipSettings, write_creature_clip
+from bags_ns.rig.motion import Pose
+from bags_ns.trainer import BagsTrainer
+
+STEPS = 240
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "clip"
+    write_creature_clip(folder, 5, ClipSettings(num_frames=6, size=64, num_test_times=1, num_test_azimuths=2))
+    return folder
+
+
+def trainer_on(clip, folder, **model):
+    config = copy.deepcopy(method_configs.bags_tiny.config)
+    config.data = config.pipeline.datamanager.data = clip
+    config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", STEPS
+    for name, value in {"num_bones": 8, "num_random": 800, **model}.items():
+        assert hasattr(config.pipeline.model, name)
+        setattr(config.pipeline.model, name, value)
+    config.set_timestamp()
+    trainer = BagsTrainer(config)
+    trainer.setup()
+    return trainer
+
+
+def run(trainer, steps):
+    from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
+
+    for step in steps:
+        trainer.pipeline.train()
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.BEFORE_TRAIN_ITERATION)
+        trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
+
+
+@pytest.fixture(scope="module")
+def trained(clip, tmp_path_factory):
+    torch.manual_seed(0)
+    trainer = trainer_on(clip, tmp_path_factory.mktemp("run"))
+    run(trainer, range(STEPS))
+    return trainer
+
+
+def psnr_of(trainer, index):
+    from bags_ns.metrics import image_metrics
+
+    model = trainer.pipeline.model.eval()
+    camera, image = trainer.pipeline.datamanager.train_image(index)
+    outputs = model.get_outputs_for_camera(camera)
+    return image_metrics(outputs["rgb"], outputs["accumulation"], model.ground_truth(image))["psnr_silhouette"]
+
+
+def test_the_canonical_pose_is_the_identity_and_other_times_move(trained):
+    model = trained.model.eval()
+    t0 = model.pose_at(model.bone_motion.canonical_time)
+    assert torch.allclose(t0.T_world_canonical, torch.eye(4).expand(8, 4, 4), atol=1e-6)
+    far = model.pose_at(model.bone_motion.knots[0])
+    assert (model.posed_gaussians(far).means - model.means).abs().max() > 1e-3
+
+
+def test_training_improves_frames_far_from_the_canonical_one(trained, clip, tmp_path):
+    fresh = trainer_on(clip, tmp_path)
+    assert psnr_of(trained, 0) > psnr_of(fresh, 0) + 2
+
+
+def test_motion_explains_what_the_canonical_shape_does_not(trained):
+    model = trained.model
+    moving = psnr_of(trained, 0)
+    model.pose_override = model.pose_at(model.bone_motion.canonical_time)
+    try:
+        assert moving > psnr_of(trained, 0) + 1
+    finally:
+        model.pose_override = None
+
+
+def test_every_group_gets_a_gradient(trained):
+    model = trained.model.train()
+    for parameter in model.parameters():
+        parameter.grad = None
+    sum(model.training_losses(trained.pipeline.datamanager.next_frames(2)).values()).backward()
+    for name, parameters in model.get_param_groups().items():
+        if name != "features_rest":  # empty at degree 0
+            assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters), name
+
+
+def test_loading_keeps_the_parameters_that_the_optimizers_hold(trained, clip, tmp_path):
+    other = trainer_on(clip, tmp_path, num_random=300)
+    before = dict(other.model.gauss_params.items())
+    assert len(other.model.means) != len(trained.model.means)
+    other.pipeline.load_pipeline(trained.pipeline.state_dict(), STEPS - 1)
+    for name, parameter in other.model.gauss_params.items():
+        assert parameter is before[name] and torch.equal(parameter, trained.model.gauss_params[name])
+    assert other.model.bones_placed and other.model.step == STEPS - 1
+
+
+def test_densification_acts_on_canonical_gaussians_and_respects_the_cap(clip, tmp_path):
+    torch.manual_seed(0)
+    trainer = trainer_on(clip, tmp_path, densify_grad_thresh=0.0, max_gaussians=1000, cull_alpha_thresh=0.0)
+    run(trainer, range(20))
+    count = trainer.model.num_points
+    assert count > 1000
+    run(trainer, range(20, 30))
+    assert trainer.model.num_points == count
+
+
+def test_a_pose_from_outside_replaces_the_videos(trained):
+    model = trained.model.eval()
+    camera, _ = trained.pipeline.datamanager.train_image(0)
+    away = torch.eye(4)
+    away[2, 3] = 10.0
+    model.pose_override = Pose(torch.eye(4).expand(8, 4, 4), away)
+    try:
+        assert model.get_outputs_for_camera(camera)["accumulation"].max() == 0
+    finally:
+        model.pose_override = None
+    assert model.get_outputs_for_camera(camera)["accumulation"].max() > 0.5
+
+
+def test_a_camera_without_time_shows_the_canonical_pose(trained):
+    model = trained.model.eval()
+    camera, _ = trained.pipeline.datamanager.train_image(trained.pipeline.datamanager.clip.canonical_index)
+    timed = model.get_outputs_for_camera(camera)["rgb"]
+    camera.times = None
+    assert torch.equal(model.get_outputs_for_camera(camera)["rgb"], timed)
+
+
+def test_the_viewers_crop_box_hides_what_lies_outside(trained):
+    from nerfstudio.data.scene_box import OrientedBox
+
+    model = trained.model.eval()
+    camera, _ = trained.pipeline.datamanager.train_image(0)
+    box = OrientedBox.from_params((5.0, 5.0, 5.0), (0.0, 0.0, 0.0), (0.1, 0.1, 0.1))
+    assert model.get_outputs_for_camera(camera, obb_box=box)["accumulation"].max() == 0
+    assert model.get_outputs_for_camera(camera)["accumulation"].max() > 0.5
+
+
+def test_empty_pixels_are_far(trained):
+    model = trained.model.eval()
+    outputs = model.get_outputs_for_camera(trained.pipeline.datamanager.train_image(0)[0])
+    empty = outputs["accumulation"] == 0
+    assert empty.any() and outputs["depth"][empty].min() >= outputs["depth"][~empty].max()
