@@ -23,3 +23,8 @@ class Gaussians:
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    def centroid(self) -> Float[Tensor, " 3"]:
+        """Opacity-weighted mean of the centres."""
+        weights = self.opacities[:, None]
+        return (self.means * weights).sum(0) / weights.sum().clamp_min(1e-9)

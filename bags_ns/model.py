@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from bags_ns import losses
-from bags_ns.cameras import viewmats_from_camera_to_worlds
+from bags_ns.cameras import intrinsics_from_fov, viewmats_from_camera_to_worlds
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics, psnr
@@ -146,7 +146,7 @@ class BagsModel(SplatfactoModel):
         self.frames_entered: set[int] = set()
         self.pose_override: Pose | None = None
         self._weights: Tensor | None = None
-        self.info: dict[str, Any] | None = None
+        self.infos: list[dict[str, Any]] = []
 
     def _populate_rig(
         self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
@@ -292,13 +292,22 @@ class BagsModel(SplatfactoModel):
         inside = self.crop_box.within(gaussians.means).squeeze(-1)
         return Gaussians(*(getattr(gaussians, name)[inside] for name in ("means", "covars", "opacities", "colors")))
 
+    def render_views(
+        self, gaussians: Gaussians, camera_to_worlds: Float[Tensor, "V 4 4"], fov_deg: float, size: int
+    ) -> RenderOutput:
+        """Square novel views on white, in one call; in training their screen gradients feed densification too."""
+        viewmats = viewmats_from_camera_to_worlds(camera_to_worlds)
+        Ks = intrinsics_from_fov(fov_deg, size, size).to(self.device).expand(len(viewmats), 3, 3)
+        output = render(gaussians, viewmats, Ks, size, size, background=torch.ones(3, device=self.device))
+        if self.training:
+            self._watch_gradients(output)
+        return output
+
     def _watch_gradients(self, output: RenderOutput) -> None:
-        """Keeps what densification needs of the view of the video."""
-        self.info = output.info if output.info["means2d"].requires_grad else None
-        if self.info is not None:
-            self.strategy.step_pre_backward(
-                self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
-            )
+        """Keeps what densification needs of a render."""
+        if output.info["means2d"].requires_grad:
+            output.info["means2d"].retain_grad()
+            self.infos.append(output.info)
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "H W 4"]:
         """A cut-out: the colour and the coverage."""
@@ -307,11 +316,16 @@ class BagsModel(SplatfactoModel):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def step_post_backward(self, step: int) -> None:
-        """After each step: densification, from the gradients of the video's view, up to `max_gaussians`."""
-        if self.info is None or not self.densifying:
+        """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
+        infos, self.infos = self.infos, []
+        if not infos or not self.densifying:
             return
         threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
         self.strategy.grow_grad2d = threshold
+        if step < self.strategy.refine_stop_iter:
+            for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
+                self.strategy._update_state(self.gauss_params, self.strategy_state, info)
+        self.info = infos[-1]
         super().step_post_backward(step)
 
     densifying: bool = True
@@ -368,7 +382,7 @@ class BagsModel(SplatfactoModel):
     def training_losses(self, frames: FrameBatch) -> dict[str, Tensor]:
         """Weighted losses of K frames of the video and of the rig, which is moved once for all of them.
 
-        Densification sees the last frame's screen gradients.
+        Densification sees the screen gradients of all of them.
         """
         around = frames.times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
         twists = self.bone_motion(around.flatten()).unflatten(0, (-1, 3))
@@ -406,7 +420,8 @@ class BagsModel(SplatfactoModel):
             )
             for k in range(len(frames.indices))
         ]
-        self._watch_gradients(renders[-1])
+        for output in renders:
+            self._watch_gradients(output)
         return torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds
 
     def _image_losses(

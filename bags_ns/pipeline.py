@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from torch import Tensor
 
+from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
-from bags_ns.priors.base import PriorConfig
+from bags_ns.priors.config import PriorConfig
+from bags_ns.priors.reference import Reference, recut
+from bags_ns.priors.sds import prior_loss
+from bags_ns.priors.views import moved, random_views
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 from bags_ns.viewer import FirstView
+
+MOVED = 0.05
+"""Relative change of the animal's distance after which a frame's conditioning is made anew."""
+KEPT_CONDITIONINGS = 128
+"""Frames whose conditioning is kept."""
 
 
 @dataclass
@@ -41,14 +54,56 @@ class BagsPipeline(VanillaPipeline):
     def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
         super().__init__(config, device, **kwargs)
         self._frames: FrameWindow | None = None
+        self.prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
+        self._references: dict[int, Reference] = {}
+        self._conditionings: dict[int, tuple[float, Any]] = {}
         first_camera = self.datamanager.train_dataset.cameras.camera_to_worlds[0]
         self.first_view = FirstView(first_camera.cpu().numpy())
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
+        progress = self.model.progress
         losses = self.model.training_losses(self.datamanager.next_frames(self.config.frames_per_step))
+        if self.prior is not None and self.config.prior.at_work(step, progress):
+            losses["prior"] = self.config.prior.loss_mult * self.prior_loss(progress)
         return {}, losses, {"gaussian_count": self.model.num_points}
+
+    def prior_loss(self, progress: float) -> Float[Tensor, ""]:
+        """What the prior says of views all round the animal at the time of a frame that is being trained on."""
+        assert self.prior is not None
+        frame = random.choice(self.datamanager.active_frames)
+        if frame not in self._references:
+            self._references[frame] = self._make_reference(frame)
+        reference = self._references[frame]
+        gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
+        target = reference.target(gaussians.centroid().detach())
+        camera_to_worlds = random_views(self.config.prior.num_views, self.prior.camera, self.model.device)
+        output = self.model.render_views(
+            gaussians, moved(camera_to_worlds, target), self.prior.camera.fov_deg, self.prior.image_size
+        )
+        conditioning = self._conditioning(frame, reference, target)
+        return prior_loss(self.prior, self.config.prior.sds, output.rgb, camera_to_worlds, conditioning, progress)
+
+    def _make_reference(self, frame: int) -> Reference:
+        assert self.prior is not None
+        camera, image = self.datamanager.train_image(frame)
+        K = camera.get_intrinsics_matrices()[0]
+        return recut(self.model.ground_truth(image), camera.camera_to_worlds[0], K, self.prior.image_size)
+
+    def _conditioning(self, frame: int, reference: Reference, target: Float[Tensor, " 3"]) -> Any:
+        """The prior's conditioning on a frame, made anew when the animal has moved along the camera's ray."""
+        assert self.prior is not None
+        distance = float((target - reference.position).norm())
+        known = self._conditionings.get(frame)
+        if known is None or abs(known[0] / distance - 1) > MOVED:
+            pose = look_at(reference.position - target, torch.zeros_like(target))
+            fov = torch.tensor([reference.fov_deg], device=target.device)
+            known = distance, self.prior.condition(reference.picture[None], pose[None], fov)
+            self._conditionings[frame] = known
+            while len(self._conditionings) > KEPT_CONDITIONINGS:
+                del self._conditionings[next(iter(self._conditionings))]
+        return known[1]
 
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""

@@ -43,12 +43,6 @@ def in_bone_colors(model: BagsModel, gaussians: Gaussians) -> Gaussians:
     return dataclasses.replace(gaussians, colors=colors)
 
 
-def animal_center(gaussians: Gaussians) -> Float[Tensor, "3"]:
-    """Opacity-weighted mean of the Gaussians."""
-    weights = gaussians.opacities[:, None]
-    return (gaussians.means * weights).sum(0) / weights.sum().clamp_min(1e-9)
-
-
 def orbit_view(azimuth: float, elevation: float, radius: float, target: Float[Tensor, "3"], size: int) -> Cameras:
     """A square nerfstudio camera that looks at `target`. Radians, world units, pixels."""
     angles = torch.tensor([azimuth, elevation, radius])
@@ -87,7 +81,7 @@ def turntable(
     """The animal turning about the vertical axis while the clip's time runs from 0 to 1."""
     for index in range(num_frames):
         pose = model.pose_at(index / max(1, num_frames - 1))
-        center = animal_center(model.posed_gaussians(pose))
+        center = model.posed_gaussians(pose).centroid()
         azimuth = start_azimuth + turns * 2 * math.pi * index / num_frames
         camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), TURNTABLE_RADIUS, center, size)
         yield render_pose(model, pose, camera, bones)

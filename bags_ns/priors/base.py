@@ -2,27 +2,22 @@
 
 A prior is a plain object made by the pipeline from its config, never an `nn.Module` child of it: nothing of it may
 land in a checkpoint. It can sit on a device of its own.
+
+Frame of every camera here: z up as in the world, the point that the reference looks at (the animal's middle at that
+time) at the origin, one unit the animal's length. Poses are OpenGL camera-to-world, pictures RGB in [0, 1] on white.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-
-@dataclass
-class PriorConfig:
-    """Which diffusion prior fills in the sides that the video does not show."""
-
-    name: Literal["none"] = "none"
-    """none: no prior."""
-
-    def setup(self) -> DiffusionPrior | None:
-        """The prior, or None where it is switched off."""
-        return None
+NoisePredictor = Callable[[Tensor, int], Tensor]
+"""(x_t, t) -> guided noise prediction, both of the shape of x_t."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +27,37 @@ class PriorCamera:
     fov_deg: float
     """Field of view of its square images, in degrees."""
     radius_range: tuple[float, float]
-    """Distances to the animal's centre, in lengths of the animal."""
+    """Distances to the animal's middle, in lengths of the animal."""
     elevation_range_deg: tuple[float, float]
     """Elevations, in degrees above the horizon."""
 
 
-@dataclass(frozen=True)
-class RelativeViews:
-    """V novel views relative to the reference frame's camera, about the posed animal's centroid. Radians, world units."""
-
-    azimuths: Float[Tensor, " V"]
-    elevations: Float[Tensor, " V"]
-    radii: Float[Tensor, " V"]
-
-
+@runtime_checkable
 class DiffusionPrior(Protocol):
-    """Four members make a prior."""
+    """These members make a prior; the score itself is made of them in `sds.py`, once for all priors."""
 
     num_views: int
     """Views that it judges at once."""
     camera: PriorCamera
     """What it was trained on."""
+    image_size: int
+    """Side in pixels of the square pictures that it takes."""
+    alphas_cumprod: Float[Tensor, " steps"]
+    """Share of signal variance at each of its diffusion steps."""
 
-    def condition(self, image: Float[Tensor, "H W 3"], camera: RelativeViews) -> Any:
-        """What the networks need to know of the reference image; made once a frame."""
+    def condition(
+        self, images: Float[Tensor, "R H W 3"], camera_to_worlds: Float[Tensor, "R 4 4"], fovs_deg: Float[Tensor, " R"]
+    ) -> Any:
+        """What the networks need to know of the reference pictures; made once a frame.
+
+        The first shows the animal at the time of the views to come; a prior that takes one picture ignores the rest.
+        """
         ...
 
-    def sds_loss(
-        self, renders: Float[Tensor, "V H W 3"], views: RelativeViews, conditioning: Any, progress: float
-    ) -> Float[Tensor, ""]:
-        """Unweighted loss of novel views; `progress` of the run in [0, 1] anneals the noise."""
+    def encode(self, renders: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V C h w"]:
+        """Renders in the space in which the diffusion works (pixels in [-1, 1], or latents), with gradient."""
+        ...
+
+    def noise_predictor(self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: Any) -> NoisePredictor:
+        """The guided network for V views."""
         ...

@@ -11,16 +11,14 @@ Both are annealed: t falls linearly over the run from `t_start` to `t_end` of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-NoisePredictor = Callable[[Tensor, int], Tensor]
-"""(x_t, t) -> guided noise prediction, both of the shape of x."""
+from bags_ns.priors.base import DiffusionPrior, NoisePredictor
 
 
 @dataclass
@@ -72,3 +70,19 @@ def sds_loss(
         else:
             target = ((noisy - sigma * predicted) / signal.clamp_min(1e-4)).clamp(-1, 1)
     return 0.5 * (images - target).square().sum() / len(images)
+
+
+def prior_loss(
+    prior: DiffusionPrior,
+    config: SDSConfig,
+    renders: Float[Tensor, "V H W 3"],
+    camera_to_worlds: Float[Tensor, "V 4 4"],
+    conditioning: Any,
+    progress: float,
+) -> Float[Tensor, ""]:
+    """What `prior` has to say of novel views on white, per entry of its space; `progress` in [0, 1] anneals the noise."""
+    x = prior.encode(renders)
+    t = timestep(config, progress, len(prior.alphas_cumprod))
+    predict = prior.noise_predictor(camera_to_worlds, conditioning)
+    loss = sds_loss(x, predict, prior.alphas_cumprod, t, config.variant, torch.randn_like(x))
+    return (loss / x[0].numel()).to(renders.device)

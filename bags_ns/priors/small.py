@@ -1,13 +1,11 @@
 """The prior that ships with the package: the network of `view_transformer`, loaded and ready to judge novel views.
 
-Pictures are in [-1, 1] on white here, of `image_size` pixels a side. Views and references are described about the posed
-animal's centroid, in any one frame whose z is up: only azimuths relative to the first reference matter.
+Cameras are in the frame of `base`: only azimuths relative to the first reference matter to it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -16,8 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bags_ns.cameras import orbit_camera
-from bags_ns.priors.base import PriorCamera, RelativeViews
+from bags_ns.priors.base import NoisePredictor, PriorCamera
 from bags_ns.priors.diffusion import cosine_alpha_bars, guide, noise_from_v
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_weights import load_network
@@ -41,6 +38,7 @@ class SmallPrior:
         weights: a file that `bags train-prior` made; the bundled one unless told.
         device: where the network sits; CUDA if there is one.
         dtype: its precision; bfloat16 where the hardware computes in it.
+        guidance: strength of classifier-free guidance, unless a call gives its own.
     """
 
     num_views = 4
@@ -48,55 +46,61 @@ class SmallPrior:
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 40.0))
 
     def __init__(
-        self, weights: Path | None = None, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        weights: Path | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        guidance: float = 2.0,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.guidance = guidance
         self.dtype = dtype or _fast_dtype(self.device)
         network = _load_bundled(self.device) if weights is None else load_network(weights, self.device)[0]
         self.network = network.to(self.dtype).requires_grad_(False)
         self.image_size = network.config.image_size
+        self.alphas_cumprod = cosine_alpha_bars(self.device)
 
-    @cached_property
-    def alpha_bars(self) -> Float[Tensor, " timesteps"]:
-        """Share of signal variance at each timestep (float64)."""
-        return cosine_alpha_bars(self.device)
-
-    @torch.inference_mode()
-    def condition(self, image: Float[Tensor, "H W 3"], camera: RelativeViews) -> SmallConditioning:
-        """Conditioning on one picture in [0, 1] on white; `camera`: its one view, in the frame of the views to come."""
-        camera_to_worlds = orbit_camera(camera.azimuths, camera.elevations, camera.radii)
-        return self.condition_on(image[None], camera_to_worlds, torch.full_like(camera.azimuths, self.camera.fov_deg))
-
-    @torch.inference_mode()
-    def condition_on(
+    @torch.no_grad()
+    def condition(
         self, images: Float[Tensor, "R H W 3"], camera_to_worlds: Float[Tensor, "R 4 4"], fovs_deg: Float[Tensor, " R"]
     ) -> SmallConditioning:
-        """Conditioning on pictures in [0, 1] on white from any cameras (OpenGL, animal's centroid at 0, its length 1).
-
-        The first shows the animal at the time of the views to come; others may show it at other times.
-        """
+        """Conditioning on pictures from any cameras; references after the first may show other times."""
         pictures = F.interpolate(images.to(self.device).permute(0, 3, 1, 2), [self.image_size] * 2, mode="area")
         cameras = camera_to_worlds.to(self.device)
         rays = view_rays(cameras[None], fovs_deg.to(self.device)[None], self.network.config.grid)
         return SmallConditioning(self.network.encode_references(2 * pictures[None] - 1, rays), cameras[:1])
 
-    def rays_of(self, views: RelativeViews, conditioning: SmallConditioning) -> Float[Tensor, "1 V patches 6"]:
+    def encode(self, renders: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V 3 size size"]:
+        """Pixels in [-1, 1]."""
+        pictures = F.interpolate(renders.permute(0, 3, 1, 2), [self.image_size] * 2, mode="area")
+        return (2 * pictures - 1).to(self.device)
+
+    def noise_predictor(
+        self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
+    ) -> NoisePredictor:
+        """The guided network for V views with the prior's own field of view."""
+        return lambda x_t, t: self.predict_noise(x_t, t, camera_to_worlds, conditioning)
+
+    def rays_of(
+        self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
+    ) -> Float[Tensor, "1 V patches 6"]:
         """Rays of views with the prior's own field of view."""
-        cameras = orbit_camera(views.azimuths, views.elevations, views.radii).to(self.device)[None]
+        cameras = camera_to_worlds.to(self.device)[None]
         fovs = torch.full(cameras.shape[:2], self.camera.fov_deg, device=self.device)
         return view_rays(cameras, fovs, self.network.config.grid, conditioning.first_camera)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_v(
         self,
         x_t: Float[Tensor, "V 3 size size"],
         timestep: Int[Tensor, ""] | int,
-        views: RelativeViews,
+        camera_to_worlds: Float[Tensor, "V 4 4"],
         conditioning: SmallConditioning,
-        guidance: float = 2.0,
+        guidance: float | None = None,
     ) -> Float[Tensor, "V 3 size size"]:
         """v of noisy views of one timestep, judged jointly; with and without references in one batch."""
-        rays = self.rays_of(views, conditioning)
+        guidance = self.guidance if guidance is None else guidance
+        rays = self.rays_of(camera_to_worlds, conditioning)
         batch = 1 if guidance == 1 else 2
         timesteps = torch.as_tensor(timestep, device=self.device).expand(batch)
         noisy = x_t.to(self.device)[None].expand(batch, -1, -1, -1, -1)
@@ -107,13 +111,13 @@ class SmallPrior:
         self,
         x_t: Float[Tensor, "V 3 size size"],
         timestep: Int[Tensor, ""] | int,
-        views: RelativeViews,
+        camera_to_worlds: Float[Tensor, "V 4 4"],
         conditioning: SmallConditioning,
-        guidance: float = 2.0,
+        guidance: float | None = None,
     ) -> Float[Tensor, "V 3 size size"]:
         """The noise in noisy views of one timestep."""
-        v = self.predict_v(x_t, timestep, views, conditioning, guidance)
-        alpha_bar = self.alpha_bars[torch.as_tensor(timestep, device=self.device).expand(len(v))]
+        v = self.predict_v(x_t, timestep, camera_to_worlds, conditioning, guidance)
+        alpha_bar = self.alphas_cumprod[torch.as_tensor(timestep, device=self.device).expand(len(v))]
         return noise_from_v(x_t.to(v), v, alpha_bar)
 
 

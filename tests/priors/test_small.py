@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bags_ns.priors.base import RelativeViews
+from bags_ns.cameras import orbit_camera
 from bags_ns.priors.small import SmallPrior
 from bags_ns.priors.small_weights import save_network
 from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
@@ -25,10 +25,10 @@ def prior(tmp_path: Path) -> SmallPrior:
     return SmallPrior(tmp_path / "small.safetensors", device="cpu", dtype=torch.float32)
 
 
-def views_at(*azimuths: float) -> RelativeViews:
+def views_at(*azimuths: float) -> torch.Tensor:
     """Views on one ring."""
     angles = torch.tensor(azimuths)
-    return RelativeViews(angles, torch.full_like(angles, 0.2), torch.full_like(angles, 2.2))
+    return orbit_camera(angles, torch.full_like(angles, 0.2), torch.full_like(angles, 2.2))
 
 
 def test_it_is_no_module(prior: SmallPrior):
@@ -38,8 +38,12 @@ def test_it_is_no_module(prior: SmallPrior):
 
 def test_only_azimuths_relative_to_the_reference_matter(prior: SmallPrior):
     image, x_t = torch.rand(40, 40, 3), torch.randn(2, 3, 16, 16)
-    here = prior.predict_noise(x_t, 500, views_at(1.0, 3.0), prior.condition(image, views_at(0.0)))
-    turned = prior.predict_noise(x_t, 500, views_at(1.7, 3.7), prior.condition(image, views_at(0.7)))
+    here = prior.predict_noise(
+        x_t, 500, views_at(1.0, 3.0), prior.condition(image[None], views_at(0.0), torch.tensor([40.0]))
+    )
+    turned = prior.predict_noise(
+        x_t, 500, views_at(1.7, 3.7), prior.condition(image[None], views_at(0.7), torch.tensor([40.0]))
+    )
     assert here.shape == x_t.shape
     torch.testing.assert_close(here, turned, atol=1e-4, rtol=1e-4)
 
@@ -48,7 +52,7 @@ def test_guidance_goes_on_from_the_conditional(prior: SmallPrior):
     x_t, views, known = (
         torch.randn(3, 3, 16, 16),
         views_at(0.5, 2.0, 4.0),
-        prior.condition(torch.rand(16, 16, 3), views_at(0.0)),
+        prior.condition(torch.rand(16, 16, 3)[None], views_at(0.0), torch.tensor([40.0])),
     )
     v0, v1, v3 = (prior.predict_v(x_t, 700, views, known, guidance) for guidance in (0.0, 1.0, 3.0))
     assert not torch.allclose(v0, v1, atol=1e-3)
@@ -56,8 +60,12 @@ def test_guidance_goes_on_from_the_conditional(prior: SmallPrior):
 
 
 def test_noise_and_picture_fit_the_noisy_view(prior: SmallPrior):
-    x_t, views, known = torch.randn(1, 3, 16, 16), views_at(0.5), prior.condition(torch.rand(16, 16, 3), views_at(0.0))
-    alpha_bar = prior.alpha_bars[300].float()
+    x_t, views, known = (
+        torch.randn(1, 3, 16, 16),
+        views_at(0.5),
+        prior.condition(torch.rand(16, 16, 3)[None], views_at(0.0), torch.tensor([40.0])),
+    )
+    alpha_bar = prior.alphas_cumprod[300].float()
     v, noise = prior.predict_v(x_t, 300, views, known), prior.predict_noise(x_t, torch.tensor(300), views, known)
     x0 = alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * v
     torch.testing.assert_close(alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise, x_t, atol=1e-4, rtol=1e-4)
