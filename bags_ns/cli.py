@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bags_ns.animation_verbs import Animate
+
 
 @dataclass
 class Demo:
@@ -95,6 +97,7 @@ Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Animate, tyro.conf.subcommand("animate")]
 )
 
 

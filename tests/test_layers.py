@@ -11,12 +11,14 @@ LAYERS = [
     {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "rig", "losses", "metrics"},
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
     {"model"},
+    {"rigged"},
     {"viewer"},
     {"pipeline"},
     {"evaluation", "visualize", "trainer"},
     {"method_configs"},
     {"runs"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "animating", "exporting"},
+    {"animation_verbs"},
     {"cli"},
 ]
 """Lowest first. A module may import from its own room and from lower layers; listed pairs are allowed within one layer."""
