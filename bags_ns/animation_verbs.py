@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 
 @dataclass
@@ -50,3 +53,81 @@ class Animate:
         azimuth = broadside if self.azimuth_deg is None else math.radians(self.azimuth_deg)
         video, sheet = write_animation(model, track, self.output_dir, size=self.size, azimuth=azimuth)
         print(f"{video}\n{sheet}")
+
+
+@dataclass
+class ExportPly:
+    """PLY files of Gaussians in INRIA's layout, for splat viewers and editors."""
+
+    load_config: Path
+    """config.yml of a run, or a folder that holds runs (the newest is taken)."""
+    output_dir: Path = Path("exports")
+    """Folder for the file or files."""
+    time: float | None = None
+    """Of the video's pose, from 0 (first frame) to 1 (last); the canonical animal unless given."""
+    sequence: bool = False
+    """All frames of the video, as frame_00000.ply and so on."""
+    track: Path | None = None
+    """All frames of this pose track (a JSON file) instead of the video's."""
+
+    def run(self) -> None:
+        """Does it."""
+        from bags_ns.exporting import export_ply
+
+        print(export_ply(self.load_config, self.output_dir, self.time, self.sequence, self.track))
+
+
+@dataclass
+class ExportGltf:
+    """One GLB with skeleton, animation and a skinned mesh, for Blender, three.js and game engines."""
+
+    load_config: Path
+    """config.yml of a run, or a folder that holds runs (the newest is taken)."""
+    output: Path = Path("exports/animal.glb")
+    """The file."""
+    splats: bool = False
+    """Adds the Gaussians themselves (KHR_gaussian_splatting), skinned like the mesh."""
+    track: Path | None = None
+    """A pose track (a JSON file) as a second animation beside the video's."""
+    influences: int = 4
+    """Bones that move a vertex at most; most programs read 4, some 8."""
+
+    def run(self) -> None:
+        """Does it."""
+        from bags_ns.exporting import export_gltf
+
+        print(export_gltf(self.load_config, self.output, self.splats, self.track, self.influences))
+
+
+@dataclass
+class ExportSpz:
+    """A small SPZ file of the Gaussians in one pose, for splat viewers in the browser."""
+
+    load_config: Path
+    """config.yml of a run, or a folder that holds runs (the newest is taken)."""
+    output: Path = Path("exports/animal.spz")
+    """The file."""
+    time: float | None = None
+    """Of the video's pose, from 0 (first frame) to 1 (last); the canonical animal unless given."""
+
+    def run(self) -> None:
+        """Does it."""
+        from bags_ns.exporting import export_spz
+
+        print(export_spz(self.load_config, self.output, self.time))
+
+
+@dataclass
+class Export:
+    """Takes a trained animal into other programs."""
+
+    to: (
+        Annotated[ExportPly, tyro.conf.subcommand("ply", prefix_name=False)]
+        | Annotated[ExportGltf, tyro.conf.subcommand("gltf", prefix_name=False)]
+        | Annotated[ExportSpz, tyro.conf.subcommand("spz", prefix_name=False)]
+    )
+    """Into which format."""
+
+    def run(self) -> None:
+        """Does it."""
+        self.to.run()

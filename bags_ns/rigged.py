@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bags_ns.animation.export_gltf import RiggedAnimal
 from bags_ns.animation.joint_rotations import SampledMotion, fit_rotations, shifted_root
 from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations
 from bags_ns.animation.retarget import Body, match_bones, retarget_roots, retarget_rotations
+from bags_ns.animation.splats import Splats, splats_from_gaussians
 from bags_ns.model import OPAQUE, BagsModel
+from bags_ns.rig.motion import Pose
 from bags_ns.rig.transforms import quat_to_rotation
 
 
@@ -80,3 +83,22 @@ def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
     rotations = retarget_rotations(rotations, source.skeleton, target.skeleton, match)
     base = int((source.bone_motion.knots - source.bone_motion.canonical_time).abs().argmin())
     return track_of(target, motion.times, rotations, retarget_roots(roots, match, base), clip_fps(source))
+
+
+@torch.no_grad()
+def posed_splats(model: BagsModel, pose: Pose | None = None) -> Splats:
+    """The Gaussians in `pose` (world frame), or the canonical ones."""
+    if pose is not None:
+        return splats_from_gaussians(model.posed_gaussians(pose))
+    quats = torch.nn.functional.normalize(model.quats.detach(), dim=-1)
+    colors = model.colors.detach().clamp(0, 1)
+    return Splats(model.means.detach(), quats, model.scales.detach().exp(), model.canonical_opacities(), colors)
+
+
+@torch.no_grad()
+def rigged_animal(model: BagsModel) -> RiggedAnimal:
+    """The whole animal for other programs."""
+    model.eval()
+    return RiggedAnimal(
+        posed_splats(model), model.skin_weights(), lambda points: model.skinning(points, model.bones), model.skeleton
+    )

@@ -28,6 +28,7 @@ WITHIN_LAYER = {
     ("metrics", "losses"),
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
+    ("exporting", "animating"),
 }
 
 ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors"}, "viser": {"viewer"}}
