@@ -118,6 +118,27 @@ class ExportSpz:
 
 
 @dataclass
+class ExportWeb:
+    """A folder with a page that plays the animal in a browser: turn it, move through time, pose it; put it on any server."""
+
+    load_config: Path
+    """config.yml of a run, or a folder that holds runs (the newest is taken)."""
+    output_dir: Path = Path("exports/web")
+    """Folder for index.html and animal.glb."""
+    track: Path | None = None
+    """A pose track (a JSON file) to play instead of the video's motion."""
+    packages: str | None = None
+    """Address of a node_modules folder with three and @sparkjsdev/spark, instead of the network."""
+
+    def run(self) -> None:
+        """Does it."""
+        from bags_ns.exporting import export_web
+
+        page = export_web(self.load_config, self.output_dir, self.track, self.packages)
+        print(f"{page}\nTry it: python -m http.server --directory {page.parent}")
+
+
+@dataclass
 class Export:
     """Takes a trained animal into other programs."""
 
@@ -125,6 +146,7 @@ class Export:
         Annotated[ExportPly, tyro.conf.subcommand("ply", prefix_name=False)]
         | Annotated[ExportGltf, tyro.conf.subcommand("gltf", prefix_name=False)]
         | Annotated[ExportSpz, tyro.conf.subcommand("spz", prefix_name=False)]
+        | Annotated[ExportWeb, tyro.conf.subcommand("web", prefix_name=False)]
     )
     """Into which format."""
 

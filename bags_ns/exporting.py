@@ -9,6 +9,8 @@ from bags_ns.animating import track_poses
 from bags_ns.animation.export_gltf import write_gltf
 from bags_ns.animation.export_ply import write_ply, write_ply_sequence
 from bags_ns.animation.export_spz import write_spz
+from bags_ns.animation.export_web import write_web
+from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.animation.pose_track import load_track
 from bags_ns.animation.splats import Splats
 from bags_ns.model import BagsModel
@@ -58,17 +60,30 @@ def _poses(model: BagsModel, track: Path | None) -> list[Pose]:
     return [motion.pose(index) for index in range(len(motion))]
 
 
-def export_gltf(load_config: Path, output: Path, splats: bool, track: Path | None, influences: int) -> Path:
-    """Writes a GLB with the video's motion as its first animation, and a track's as its second."""
+def _with_motions(load_config: Path, track: Path | None) -> tuple[BagsModel, dict[str, SampledMotion]]:
+    """The model, and the video's motion and a track's by their names."""
     if track is not None:
         load_track(track)
     model = _open(load_config)
     motions = {"video": video_motion(model)}
     if track is not None:
         motions[track.stem] = load_track(track, model.skeleton).sample(model.skeleton)
+    return model, motions
+
+
+def export_gltf(load_config: Path, output: Path, splats: bool, track: Path | None, influences: int) -> Path:
+    """Writes a GLB with the video's motion as its first animation, and a track's as its second."""
+    model, motions = _with_motions(load_config, track)
     with progress_bar("Writing the GLB"):
         write_gltf(output, rigged_animal(model), motions, with_splats=splats, influences=influences)
     return output
+
+
+def export_web(load_config: Path, output_dir: Path, track: Path | None, packages: str | None) -> Path:
+    """Writes a page that plays the track, or else the video's motion."""
+    model, motions = _with_motions(load_config, track)
+    with progress_bar("Writing the page"):
+        return write_web(output_dir, rigged_animal(model), dict(reversed(motions.items())), packages=packages)
 
 
 def export_spz(load_config: Path, output: Path, time: float | None) -> Path:
