@@ -18,6 +18,7 @@ async function picture(name, action) {
   await page.evaluate(action);
   const now = await page.evaluate("animal.state.frames");
   await page.waitForFunction(`animal.state.frames > ${now + 8}`, { timeout: 60000 });
+  await new Promise((done) => setTimeout(done, 1500));  // Gaussians are sorted in a worker, frames later
   await page.screenshot({ path: `${folder}/${name}.png`, clip: { x: 0, y: 0, width: 256, height: 200 } });
 }
 const seek = (t) => `{ const e = document.getElementById("time"); e.value = ${t}; e.dispatchEvent(new Event("input")); }`;

@@ -172,7 +172,7 @@ def validator(tmp_path_factory):
         pytest.skip("the Khronos validator runs on node and comes by npm: neither may be missing")
     folder = tmp_path_factory.mktemp("npm")
     installed = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "gltf-validator@2.0.0-dev.3.10"],
+        ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "gltf-validator@2.0.0-dev.3.10"],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     if installed.returncode:
