@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bags_ns.animation_verbs import Animate, Export
+
 
 @dataclass
 class Demo:
@@ -95,6 +97,8 @@ Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[Export, tyro.conf.subcommand("export"), tyro.conf.OmitArgPrefixes]
 )
 
 
@@ -104,6 +108,6 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, about nerfstudio's own calls
     try:
         verb.run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"bags: {error}", file=sys.stderr)
         sys.exit(1)

@@ -186,3 +186,42 @@ def test_help_lists_the_flags_and_errors_are_one_line(workspace):
 def test_ffmpeg_is_found_without_the_systems(workspace):
     script = "import os, shutil; os.environ['PATH'] = ''; from bags_ns.ffmpeg import put_ffmpeg_on_path as p; p(); print(shutil.which('ffmpeg'))"
     assert "ffmpeg" in run("python", "-c", script, cwd=workspace).stdout
+
+
+def test_animate_films_another_runs_motion_and_a_track(config, workspace):
+    run(
+        "bags", "animate", "--load-config", config, "--motion-from", config, "--output-dir", workspace / "taken",
+        "--size", 64, "--save-track", workspace / "taken.json", cwd=workspace,
+    )  # fmt: skip
+    track = json.loads((workspace / "taken.json").read_text())
+    assert track["format"] == "bags pose track" and len(track["keyframes"]) == 8
+    run(
+        "bags", "animate", "--load-config", config, "--track", workspace / "taken.json",
+        "--output-dir", workspace / "played", "--size", 64, cwd=workspace,
+    )  # fmt: skip
+    for folder in ("taken", "played"):
+        assert sorted(p.name for p in (workspace / folder).iterdir()) == ["animation.mp4", "animation.png"]
+    track["keyframes"][1]["rotations"]["wing"] = [1, 0, 0, 0]
+    (workspace / "wrong.json").write_text(json.dumps(track))
+    failed = run("bags", "animate", "--load-config", config, "--track", "wrong.json", cwd=workspace, check=False)
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and "unknown joint 'wing'" in failed.stderr
+
+
+def test_export_writes_what_other_programs_read(config, workspace):
+    run("bags", "export", "ply", "--load-config", config, "--output-dir", "ply", "--time", 0.5, cwd=workspace)
+    run("bags", "export", "ply", "--load-config", config, "--output-dir", "frames", "--sequence", cwd=workspace)
+    run("bags", "export", "gltf", "--load-config", config, "--output", "a.glb", "--splats", cwd=workspace)
+    run("bags", "export", "spz", "--load-config", config, "--output", "a.spz", cwd=workspace)
+    assert [p.name for p in (workspace / "ply").iterdir()] == ["time_0.5000.ply"]
+    assert len(list((workspace / "frames").iterdir())) == 8
+    assert (workspace / "a.glb").read_bytes()[:4] == b"glTF" and (workspace / "a.spz").stat().st_size > 1000
+
+
+def test_a_failed_export_is_one_line_and_leaves_no_file(config, workspace):
+    for words in (
+        ("ply", "--load-config", "nowhere", "--output-dir", "none"),
+        ("ply", "--load-config", config, "--output-dir", "none", "--time", 2),
+        ("gltf", "--load-config", config, "--output", "none/a.glb", "--track", "nothing.json"),
+    ):
+        failed = run("bags", "export", *words, cwd=workspace, check=False)
+        assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and not (workspace / "none").exists()

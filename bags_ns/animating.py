@@ -1,0 +1,78 @@
+"""`bags animate`: plays a track, or another animal's motion, and films it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bags_ns.animation.pose_track import PoseTrack
+from bags_ns.data.video import write_video
+from bags_ns.model import BagsModel
+from bags_ns.progress import progress_bar
+from bags_ns.rig.motion import Pose
+from bags_ns.visualize import (
+    TURNTABLE_ELEVATION_DEG,
+    TURNTABLE_RADIUS,
+    Frame,
+    animal_center,
+    contact_sheet,
+    orbit_view,
+    render_pose,
+    write_png,
+)
+
+
+@torch.no_grad()
+def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
+    """The model's pose at each frame of the track; the video runs once while it lasts."""
+    times = track.frame_times().tolist()
+    shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
+    return [
+        track.pose_at(time, model.skeleton, model.pose_at(share)) for time, share in zip(times, shares, strict=True)
+    ]
+
+
+@torch.no_grad()
+def film(model: BagsModel, poses: list[Pose], azimuth: float, size: int) -> Iterator[Frame]:
+    """Pictures of the poses from one camera that has the animal in view all the time.
+
+    Args:
+        azimuth: from which the camera looks, in radians.
+        size: side of the picture, in pixels.
+    """
+    centers = torch.stack([animal_center(model.posed_gaussians(pose)) for pose in poses])
+    middle = 0.5 * (centers.amin(0) + centers.amax(0))
+    radius = TURNTABLE_RADIUS + float((centers - middle).norm(dim=-1).max())
+    camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), radius, middle, size)
+    for pose in poses:
+        yield render_pose(model, pose, camera)
+
+
+def side_azimuth(points: Float[Tensor, "P 3"]) -> float:
+    """Direction from which the animal is seen broadside: across the longest horizontal axis of its points, in radians."""
+    flat = points[:, :2] - points[:, :2].mean(dim=0)
+    _, axes = torch.linalg.eigh(flat.T @ flat)
+    return math.atan2(float(axes[1, 0]), float(axes[0, 0]))
+
+
+def write_animation(
+    model: BagsModel, track: PoseTrack, output_dir: Path, *, size: int, azimuth: float
+) -> tuple[Path, Path]:
+    """Films a track into `output_dir`/animation.mp4 and animation.png (a contact sheet), and returns both paths."""
+    track.check_model(model.skeleton)
+    poses = track_poses(model, track)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    kept: list[Frame] = []
+    with progress_bar("Rendering animation", len(poses)) as advance:
+        for frame in film(model, poses, azimuth, size):
+            kept.append(frame)
+            advance(None, None)
+    video, sheet = output_dir / "animation.mp4", output_dir / "animation.png"
+    write_video(video, kept, track.fps)
+    write_png(sheet, contact_sheet(kept, columns=6))
+    return video, sheet

@@ -1,0 +1,104 @@
+"""From a trained model to what the animation rooms take: rigs, motions, Gaussians as plain tensors."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bags_ns.animation.export_gltf import RiggedAnimal
+from bags_ns.animation.joint_rotations import SampledMotion, fit_rotations, shifted_root
+from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations
+from bags_ns.animation.retarget import Body, match_bones, retarget_roots, retarget_rotations
+from bags_ns.animation.splats import Splats, splats_from_gaussians
+from bags_ns.model import OPAQUE, BagsModel
+from bags_ns.rig.motion import Pose
+from bags_ns.rig.transforms import quat_to_rotation
+
+
+def clip_fps(model: BagsModel) -> float:
+    """Frames a second of the video that a model was trained on."""
+    return float(model.kwargs["metadata"]["clip"].fps) or 24.0
+
+
+def clip_duration(model: BagsModel) -> float:
+    """Seconds from its first frame to its last."""
+    return (len(model.bone_motion.knots) - 1) / clip_fps(model)
+
+
+@torch.no_grad()
+def body_of(model: BagsModel) -> Body:
+    """The animal's rig and its opaque points."""
+    opaque = model.canonical_opacities() > OPAQUE
+    points = model.means[opaque] if bool(opaque.any()) else model.means
+    return Body(model.skeleton, model.bones.centers.detach(), points.detach())
+
+
+@torch.no_grad()
+def video_motion(model: BagsModel, times: Float[Tensor, " K"] | None = None) -> SampledMotion:
+    """The motion of the video at `times` in [0, 1], which are its frames unless given; exact, a transform for each bone."""
+    times = model.bone_motion.knots if times is None else times.to(model.device)
+    poses = [model.pose_at(time) for time in times]
+    bones = torch.stack([pose.T_object_canonical for pose in poses])
+    return SampledMotion(times * clip_duration(model), bones, torch.stack([pose.T_world_object for pose in poses]))
+
+
+@torch.no_grad()
+def joint_motion(model: BagsModel, motion: SampledMotion) -> tuple[Float[Tensor, "K B 3 3"], Float[Tensor, "K 4 4"]]:
+    """A motion of the model's bones as local rotations and root transforms, in least squares (`fit_rotations`)."""
+    bones = model.bones
+    factors = quat_to_rotation(bones.quats) * bones.scales[:, None, :]
+    covars = factors @ factors.transpose(1, 2)
+    rotations, shift = fit_rotations(motion.T_object_canonical, model.skeleton, bones.centers, covars)
+    return rotations, shifted_root(motion.T_world_object, shift)
+
+
+def track_of(
+    model: BagsModel,
+    times: Float[Tensor, " K"],
+    rotations: Float[Tensor, "K B 3 3"],
+    roots: Float[Tensor, "K 4 4"],
+    fps: float,
+) -> PoseTrack:
+    """A track for `model` with a keyframe at each of `times` (seconds)."""
+    names = tuple(model.skeleton.names)
+    keyframes = tuple(
+        keyframe_from_rotations(round(float(time), 6), turns, names, root)
+        for time, turns, root in zip(times, rotations.cpu(), roots.cpu(), strict=True)
+    )
+    return PoseTrack(names, tuple(model.skeleton.parents.tolist()), keyframes, duration=keyframes[-1].time, fps=fps)
+
+
+def video_track(model: BagsModel) -> PoseTrack:
+    """The video's motion as a track that a person can go on from: what joints can do of it."""
+    motion = video_motion(model)
+    return track_of(model, motion.times, *joint_motion(model, motion), clip_fps(model))
+
+
+def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
+    """The motion of the source's video as a track for `target`."""
+    motion = video_motion(source)
+    rotations, roots = joint_motion(source, motion)
+    match = match_bones(body_of(source), body_of(target))
+    rotations = retarget_rotations(rotations, source.skeleton, target.skeleton, match)
+    base = int((source.bone_motion.knots - source.bone_motion.canonical_time).abs().argmin())
+    return track_of(target, motion.times, rotations, retarget_roots(roots, match, base), clip_fps(source))
+
+
+@torch.no_grad()
+def posed_splats(model: BagsModel, pose: Pose | None = None) -> Splats:
+    """The Gaussians in `pose` (world frame), or the canonical ones."""
+    if pose is not None:
+        return splats_from_gaussians(model.posed_gaussians(pose))
+    quats = torch.nn.functional.normalize(model.quats.detach(), dim=-1)
+    colors = model.colors.detach().clamp(0, 1)
+    return Splats(model.means.detach(), quats, model.scales.detach().exp(), model.canonical_opacities(), colors)
+
+
+@torch.no_grad()
+def rigged_animal(model: BagsModel) -> RiggedAnimal:
+    """The whole animal for other programs."""
+    model.eval()
+    return RiggedAnimal(
+        posed_splats(model), model.skin_weights(), lambda points: model.skinning(points, model.bones), model.skeleton
+    )

@@ -1,0 +1,32 @@
+// Opens an exported page in Chromium: node drive_page.mjs CHROMIUM URL FOLDER. Writes pictures and prints what it saw.
+import puppeteer from "puppeteer-core";
+
+const [chromium, url, folder] = process.argv.slice(2);
+const args = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-zygote"];
+const browser = await puppeteer.launch({ executablePath: chromium, headless: "shell", args });
+const page = await browser.newPage();
+await page.setViewport({ width: 256, height: 256 });
+const errors = [];
+page.on("pageerror", (error) => errors.push(String(error)));
+await page.goto(url);
+await page.waitForFunction("window.animal?.state.frames > 3 || document.getElementById('status').textContent.startsWith('This')", { timeout: 60000 });
+const frames = await page.evaluate("window.animal?.state.frames");
+await new Promise((done) => setTimeout(done, 2000));
+const framesPerSecond = (await page.evaluate("window.animal?.state.frames") - frames) / 2;
+
+async function picture(name, action) {
+  await page.evaluate(action);
+  const now = await page.evaluate("animal.state.frames");
+  await page.waitForFunction(`animal.state.frames > ${now + 8}`, { timeout: 60000 });
+  await new Promise((done) => setTimeout(done, 1500));  // Gaussians are sorted in a worker, frames later
+  await page.screenshot({ path: `${folder}/${name}.png`, clip: { x: 0, y: 0, width: 256, height: 200 } });
+}
+const seek = (t) => `{ const e = document.getElementById("time"); e.value = ${t}; e.dispatchEvent(new Event("input")); }`;
+await picture("start", seek(0));
+await picture("later", seek(0.6));
+await picture("start_again", seek(0));
+const turn = `animal.state.turned.set(animal.skeleton.bones[1], new animal.skeleton.bones[1].quaternion.constructor(0.5, 0, 0, 0.866))`;
+await picture("posed", turn);
+await picture("reset", `document.getElementById("reset").click()`);
+console.log(JSON.stringify({ errors, framesPerSecond, status: await page.evaluate("document.getElementById('status').textContent") }));
+await browser.close();
