@@ -28,7 +28,7 @@ WITHIN_LAYER = {
     ("dataparser_configs", "data"),
 }
 
-ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors"}, "viser": {"viewer"}}
+ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}
 """Packages that only these rooms may import."""
 
 

@@ -159,8 +159,9 @@ def _grabcut(image: Rgb, labels: UInt8[np.ndarray, "H W"], iterations: int) -> M
     if background.sum() < 32 or animal.sum() < 16:  # too little to learn colours from
         return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     models = np.zeros((1, 65)), np.zeros((1, 65))
+    whole = (0, 0, part.shape[1], part.shape[0])  # unused with GC_INIT_WITH_MASK
     cv2.setRNGSeed(0)  # its k-means would give another result each time
-    cv2.grabCut(np.ascontiguousarray(image[rows, columns]), part, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(np.ascontiguousarray(image[rows, columns]), part, whole, *models, iterations, cv2.GC_INIT_WITH_MASK)
     mask = np.zeros(labels.shape, np.bool_)
     mask[rows, columns] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
     return mask

@@ -98,6 +98,13 @@ def write_rgba(path: Path, rgba: UInt8[np.ndarray, "H W 4"]) -> None:
         file.flush()
 
 
+def write_mask(path: Path, mask: UInt8[np.ndarray, "H W"]) -> None:
+    """Writes a silhouette as a one-channel PNG."""
+    encoded, buffer = cv2.imencode(".png", mask)
+    assert encoded
+    path.write_bytes(buffer.tobytes())
+
+
 def resize_rgba(rgba: UInt8[np.ndarray, "H W 4"], width: int, height: int) -> UInt8[np.ndarray, "h w 4"]:
     """Resizes with colours weighted by alpha, so that no background bleeds into the silhouette's rim."""
     if rgba.shape[:2] == (height, width):

@@ -158,10 +158,7 @@ def _from_video(video: Path) -> SourceClip:
         mask_video = video.with_name(f"{video.stem}_mask{suffix}")
         if mask_video.is_file():
             return SourceClip(video.parent, video=video, mask_video=mask_video)
-    raise DataError(
-        f"{video} has no silhouettes beside it; run `bags process-video {video}`, or put one mask a frame in "
-        f"{video.with_name(f'{video.stem}_masks')}, or a video of them in {video.stem}_mask.mp4."
-    )
+    return SourceClip(video.parent, video=video)
 
 
 def _from_transforms(root: Path, name: str = "") -> SourceClip:

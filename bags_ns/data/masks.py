@@ -29,7 +29,10 @@ def carry(mask: Bool[np.ndarray, "H W"], flow: Float[np.ndarray, "H W 2"]) -> Fl
     """The mask of the frame that `flow` points to, seen from the frame that it starts in; soft at the rim."""
     height, width = mask.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(mask.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
+    places = np.stack([x, y], axis=-1) + flow
+    return np.asarray(
+        cv2.remap(mask.astype(np.float32), places.astype(np.float32), np.zeros(0, np.float32), cv2.INTER_LINEAR)
+    )
 
 
 def fill_holes(mask: Bool[np.ndarray, "H W"], share: float = HOLE_SHARE) -> Bool[np.ndarray, "H W"]:
@@ -37,7 +40,7 @@ def fill_holes(mask: Bool[np.ndarray, "H W"], share: float = HOLE_SHARE) -> Bool
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] <= max(4.0, share * mask.sum())
     small[0] = False  # label 0 is the mask itself
-    return mask | small[labels] if count > 1 else mask
+    return mask | small[np.asarray(labels, np.int64)] if count > 1 else mask
 
 
 def follow_component(
@@ -56,7 +59,7 @@ def follow_component(
     if before is not None:
         keep |= (shared > 0.5 * np.maximum(areas, 1)) & (areas > 0.002 * mask.sum())
     keep[0] = False
-    return keep[labels]
+    return keep[np.asarray(labels, np.int64)]
 
 
 def overlap(first: Bool[np.ndarray, "H W"], second: Bool[np.ndarray, "H W"]) -> float:
@@ -84,9 +87,9 @@ def smooth_masks(
     return smoothed
 
 
-def box_mask(box: tuple[int, int, int, int], shape: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+def box_mask(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
     """True inside a box (x, y, width, height)."""
-    inside = np.zeros(shape, np.bool_)
+    inside = np.zeros(shape[:2], np.bool_)
     x, y, width, height = box
     inside[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = True
     return inside
