@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -78,7 +79,7 @@ class AnimalVideoDataParser(DataParser):
     def __init__(self, config: AnimalVideoDataParserConfig):
         super().__init__(config=config)
         # Relative paths would mean something else when the run's config is loaded from another folder.
-        config.data = Path(config.data).expanduser().resolve()
+        config.data = Path(os.path.abspath(Path(config.data).expanduser()))  # resolve() fails on loops
         self._prepared: PreparedClip | None = None
 
     def prepared_clip(self) -> PreparedClip:

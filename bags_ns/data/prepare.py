@@ -97,6 +97,8 @@ def _pose_key(frame: SourceFrame) -> list[object]:
 def build_prepared(clip: SourceClip, settings: PrepareSettings, folder: Path, made: bool = False) -> None:
     """Fills an empty folder with the prepared form of a clip; `made` says that a segmenter made its silhouettes."""
     choice = choose_frames(clip, settings.fps, settings.start, settings.end, settings.max_frames)
+    if len(choice.numbers) < 2:
+        raise DataError(f"{clip.video or clip.root} leaves one frame; an animal in motion takes two, better fifty.")
     if clip.has_cameras:
         info, train, test, in_place = _build_known(clip, settings, choice, folder)
     else:

@@ -10,11 +10,11 @@ from typing import Literal
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bags_ns.data.cache import cached_folder, content_key
 from bags_ns.data.grabcut import ROUNDS, grabcut_masks
-from bags_ns.data.images import DataError, fitted_size, read_rgb, write_mask
+from bags_ns.data.images import UNREADABLE, DataError, fitted_size, read_rgb, write_mask
 from bags_ns.data.instances import (
     Network,
     SegmenterMissing,
@@ -55,7 +55,7 @@ def _has_alpha(path: Path) -> bool:
     try:
         with Image.open(path) as file:
             return file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image; it is empty or damaged, so replace or remove it."
         ) from error
