@@ -19,7 +19,6 @@ from bags_ns.visualize import (
     TURNTABLE_ELEVATION_DEG,
     TURNTABLE_RADIUS,
     Frame,
-    animal_center,
     contact_sheet,
     orbit_view,
     render_pose,
@@ -45,7 +44,7 @@ def film(model: BagsModel, poses: list[Pose], azimuth: float, size: int) -> Iter
         azimuth: from which the camera looks, in radians.
         size: side of the picture, in pixels.
     """
-    centers = torch.stack([animal_center(model.posed_gaussians(pose)) for pose in poses])
+    centers = torch.stack([model.posed_gaussians(pose).centroid() for pose in poses])
     middle = 0.5 * (centers.amin(0) + centers.amax(0))
     radius = TURNTABLE_RADIUS + float((centers - middle).norm(dim=-1).max())
     camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), radius, middle, size)

@@ -93,12 +93,74 @@ class Evaluate:
         Console().print(summary_table(summary))
 
 
+@dataclass
+class ProcessVideo:
+    """Prepares a video (frames, silhouettes, cameras) as a folder for ns-train bags and other nerfstudio methods."""
+
+    data: Path
+    """A video, a transforms.json, or a folder of frames."""
+    output_dir: Path
+    """Folder to write; it must not hold anything yet."""
+    fov_deg: float = 49.1
+    """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
+    elevation_deg: float = 0.0
+    """How far the camera looks down on the animal, in degrees; used where cameras are unknown."""
+    crop_size: int = 512
+    """Side of the square crops in pixels, where cameras are unknown."""
+    max_side: int = 0
+    """Longest side of frames with known cameras, in pixels; 0 leaves them as they are."""
+    fps: float = 0.0
+    """Frames a second to thin the clip out to; 0 uses every frame."""
+    start: float = 0.0
+    """Seconds to leave out at the beginning."""
+    end: float = 0.0
+    """Time in seconds at which to stop; 0 goes on to the end."""
+    max_frames: int = 0
+    """Most frames to use, evenly spread over the clip; 0 sets no limit."""
+    canonical_frame: int = -1
+    """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
+    segmenter: Literal["auto", "grabcut", "torchvision", "rembg", "transformers", "none"] = "auto"
+    """What makes silhouettes where none are given; auto takes the best that this machine has."""
+    segmenter_model: str = ""
+    """Hub id or local folder of the universal segmenter, for --segmenter transformers."""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Left, top, width and height of the animal in the first frame, in source pixels; all 0 looks for it."""
+    cache_dir: Path | None = None
+    """Folder for derived data; the user's cache folder unless given."""
+
+    def run(self) -> None:
+        """Does it."""
+        from dataclasses import fields
+
+        from bags_ns.data.prepare import PrepareSettings
+        from bags_ns.data.process import process_video
+
+        names = {item.name for item in fields(PrepareSettings)}
+        settings = PrepareSettings(**{name: value for name, value in vars(self).items() if name in names})
+        print(process_video(self.data, self.output_dir, settings, self.cache_dir))
+
+
+@dataclass
+class Doctor:
+    """Says what this machine has, what each thing is needed for, and how to get what is missing."""
+
+    def run(self) -> None:
+        """Does it."""
+        from rich.console import Console
+
+        from bags_ns.doctor import examine, report
+
+        Console().print(report(examine()))
+
+
 Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Animate, tyro.conf.subcommand("animate")]
     | Annotated[Export, tyro.conf.subcommand("export"), tyro.conf.OmitArgPrefixes]
+    | Annotated[ProcessVideo, tyro.conf.subcommand("process-video")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 

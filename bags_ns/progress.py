@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Advance = Callable[[int | None, int | None], None]
@@ -25,3 +26,8 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Advance]:
                 bar.update(task, completed=done, total=all_)
 
         yield advance
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal, beside whatever nerfstudio prints."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(message)

@@ -22,6 +22,7 @@ from nerfstudio.utils import writer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from bags_ns.data.images import DataError
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.schedule import PhaseSchedule
@@ -96,7 +97,12 @@ class BagsTrainer(Trainer):
 
     def setup(self, test_mode: Any = "val") -> None:
         """Sets up as nerfstudio does, then limits this session to what the run has left."""
-        super().setup(test_mode)
+        try:
+            super().setup(test_mode)
+        except (DataError, FileNotFoundError) as error:
+            # nerfstudio would show a traceback, and the config it has saved would be taken for a run's.
+            (self.base_dir / "config.yml").unlink(missing_ok=True)
+            raise SystemExit(f"ns-train: {error}") from None
         left = self.run_length - self._start_step
         if left > 0:
             self.config.max_num_iterations = min(self.config.max_num_iterations, left)

@@ -31,7 +31,7 @@ WITHIN_LAYER = {
     ("exporting", "animating"),
 }
 
-ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors"}, "viser": {"viewer"}}
+ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}
 """Packages that only these rooms may import."""
 
 

@@ -5,6 +5,7 @@ A folder appears in the cache complete or not at all, so that several processes 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import platformdirs
 
+from bags_ns.data.images import DataError
+
 FORMAT_VERSION = 2
 """To be raised whenever what is written to the cache changes its form or meaning."""
 WHOLE_FILE_LIMIT = 64 * 2**20
@@ -23,6 +26,10 @@ WHOLE_FILE_LIMIT = 64 * 2**20
 END_LENGTH = 2**20
 ABANDONED_AFTER = 24 * 3600
 """Seconds after which an unfinished folder is the remains of a process that was killed."""
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Errors of the cache's disk, not of the input."""
 
 
 def default_cache_dir() -> Path:
@@ -36,7 +43,10 @@ def content_key(root: Path, files: Iterable[Path], settings: Mapping[str, object
     digest.update(json.dumps([FORMAT_VERSION, settings], sort_keys=True, default=str).encode())
     for path in files:
         digest.update(Path(os.path.relpath(path, root)).as_posix().encode())
-        _add_file(digest, path)
+        try:
+            _add_file(digest, path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); restore it or allow reading it.") from error
     return digest.hexdigest()
 
 
@@ -64,19 +74,28 @@ def cached_folder(cache_dir: Path, key: str, build: Callable[[Path], None]) -> P
     folder = cache_dir / key
     if folder.is_dir():
         return folder
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(cache_dir)
-    building = Path(tempfile.mkdtemp(prefix=f".building-{key[:8]}-", dir=cache_dir))
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(cache_dir)
+        building = Path(tempfile.mkdtemp(prefix=f".building-{key[:8]}-", dir=cache_dir))
+    except OSError as error:
+        raise _unwritable(cache_dir, error) from error
     try:
         build(building)
         building.chmod(0o755)  # mkdtemp makes folders for their owner alone
         building.rename(folder)
-    except OSError:
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise _unwritable(cache_dir, error) from error
         if not folder.is_dir():  # else another process was faster, and its result is the same
             raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def _unwritable(cache_dir: Path, error: OSError) -> DataError:
+    return DataError(f"{cache_dir} cannot be written ({error.strerror}); make room or choose another with --cache-dir.")
 
 
 def _remove_abandoned(cache_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from bags_ns.data.cache import default_cache_dir
 from bags_ns.data.layouts import find_clip
 from bags_ns.data.prepare import PrepareSettings, prepare
 from bags_ns.data.prepared import PreparedClip
+from bags_ns.data.segmentation import SegmenterName
 from bags_ns.data.transforms import PosedImage
 
 
@@ -46,6 +48,14 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     """Time in seconds at which to stop; 0 goes on to the end."""
     max_frames: int = 0
     """Most frames to use, evenly spread over the clip; 0 sets no limit."""
+    segmenter: SegmenterName = "auto"
+    """What makes silhouettes where none are given: auto takes the best that this machine has (torchvision's Mask R-CNN,
+    then rembg, then grabcut, which needs no weights); none makes it an error."""
+    segmenter_model: str = ""
+    """Hub id or local folder of the universal segmenter, for --segmenter transformers."""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Left, top, width and height of the animal in the first frame, in source pixels, to say which one is meant; all 0
+    looks for it."""
     canonical_frame: int = -1
     """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
     num_seed_points: int = 50_000
@@ -69,7 +79,7 @@ class AnimalVideoDataParser(DataParser):
     def __init__(self, config: AnimalVideoDataParserConfig):
         super().__init__(config=config)
         # Relative paths would mean something else when the run's config is loaded from another folder.
-        config.data = Path(config.data).expanduser().resolve()
+        config.data = Path(os.path.abspath(Path(config.data).expanduser()))  # resolve() fails on loops
         self._prepared: PreparedClip | None = None
 
     def prepared_clip(self) -> PreparedClip:

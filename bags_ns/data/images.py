@@ -14,6 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""All that PIL raises on damaged files."""
 FOREGROUND = 128
 """Alpha from which a pixel counts as inside the silhouette."""
 
@@ -35,8 +37,11 @@ def list_images(folder: Path) -> list[Path]:
 def _decode(path: Path, flags: int) -> UInt8[np.ndarray, "H W *channels"]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; restore it, or remove it from the clip.")
-    encoded = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII names on every system
-    image = cv2.imdecode(encoded, flags) if len(encoded) else None
+    try:
+        encoded = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII names on every system
+        image = cv2.imdecode(encoded, flags) if len(encoded) else None
+    except (OSError, cv2.error) as error:  # unreadable, or a header that promises far too many pixels
+        raise DataError(f"{path} cannot be read as an image; replace or remove it, or allow reading it.") from error
     if image is None:
         raise DataError(f"{path} cannot be read as an image; it is empty or damaged, so replace or remove it.")
     return (np.asarray(image) // 257).astype(np.uint8) if image.dtype == np.uint16 else image
@@ -68,7 +73,7 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
         with Image.open(path) as file:
             labels, has_alpha = file.mode in ("P", "1"), file.mode in ("RGBA", "LA")
             values = np.array(file)
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a mask; it is empty or damaged, so replace it.") from error
     if values.ndim == 3:
         # An opaque alpha channel says nothing: then the mask is in the colours.
@@ -96,6 +101,13 @@ def write_rgba(path: Path, rgba: UInt8[np.ndarray, "H W 4"]) -> None:
     with open(path, "wb") as file:
         file.write(buffer.tobytes())
         file.flush()
+
+
+def write_mask(path: Path, mask: UInt8[np.ndarray, "H W"]) -> None:
+    """Writes a silhouette as a one-channel PNG."""
+    encoded, buffer = cv2.imencode(".png", mask)
+    assert encoded
+    path.write_bytes(buffer.tobytes())
 
 
 def resize_rgba(rgba: UInt8[np.ndarray, "H W 4"], width: int, height: int) -> UInt8[np.ndarray, "h w 4"]:
@@ -149,5 +161,5 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             return file.size
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as an image; replace or remove it.") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bags_ns.data.images import DataError, is_image, list_images
+from bags_ns.data.prepared import clip_info
 from bags_ns.data.transforms import PosedImage, SourceCamera, load_json, read_transforms
 from bags_ns.data.video import VIDEO_SUFFIXES, is_video
 
@@ -158,10 +159,7 @@ def _from_video(video: Path) -> SourceClip:
         mask_video = video.with_name(f"{video.stem}_mask{suffix}")
         if mask_video.is_file():
             return SourceClip(video.parent, video=video, mask_video=mask_video)
-    raise DataError(
-        f"{video} has no silhouettes beside it; run `bags process-video {video}`, or put one mask a frame in "
-        f"{video.with_name(f'{video.stem}_masks')}, or a video of them in {video.stem}_mask.mp4."
-    )
+    return SourceClip(video.parent, video=video)
 
 
 def _from_transforms(root: Path, name: str = "") -> SourceClip:
@@ -176,11 +174,29 @@ def _from_transforms(root: Path, name: str = "") -> SourceClip:
         test += _in_order_of_time(test_path, read_transforms(test_path))
     if not frames:
         raise DataError(f"{path} puts every frame into val_filenames or test_filenames; leave some for training.")
+    if len({frame.time for frame in frames}) < len(frames):
+        raise DataError(f'{path} gives several frames the same time; correct "time", or leave it out of all frames.')
     lowest, highest = min(frame.time or 0.0 for frame in frames), max(frame.time or 0.0 for frame in frames)
     if lowest < 0 or highest > 1:  # seconds or frame numbers
         frames, test = _rescaled(frames, lowest, highest), _rescaled(test, lowest, highest)
+    if (bags := meta.get("bags")) is not None:
+        _check_own_section(path, bags, len(posed))
     train_frames, test_frames = (tuple(map(_frame, _with_masks(root, posed))) for posed in (frames, test))
     return SourceClip(root, train_frames, test_frames, prepared=meta.get("bags"))
+
+
+def _check_own_section(path: Path, bags: Any, count: int) -> None:
+    """Refuses a `bags` section that does not say what `prepared` would have written for so many frames."""
+    try:
+        info = clip_info(bags, [0.0] * count)
+        per_frame = [info.root_translations, info.crop_boxes, info.source_indices]
+        fits = all(len(values) == count for values in per_frame if values is not None)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise DataError(
+            f'{path} has a section "bags" that does not fit its frames; remove the section or prepare anew.'
+        )
 
 
 def _frame(posed: PosedImage) -> SourceFrame:

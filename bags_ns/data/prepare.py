@@ -14,6 +14,7 @@ from PIL import Image
 from bags_ns.data.cache import cached_folder, content_key
 from bags_ns.data.frames import FrameChoice, choose_frames, read_clip, read_frame, track_slowly
 from bags_ns.data.images import DataError, crop_square, fit_max_side, fitted_size, read_rgba, resize_rgba, write_rgba
+from bags_ns.data.judgement import ContactSheet, judge, summary, usable, write_judgement
 from bags_ns.data.layouts import SourceClip, SourceFrame
 from bags_ns.data.object_centric import ObjectCentricView, object_centric_view
 from bags_ns.data.prepared import (
@@ -26,9 +27,12 @@ from bags_ns.data.prepared import (
     write_seed_points,
 )
 from bags_ns.data.seed_points import View, seed_points
+from bags_ns.data.segmentation import SegmenterName, SegmentSettings, lacks_silhouettes, with_silhouettes
 from bags_ns.data.silhouettes import MIN_AREA, Silhouettes, choose_canonical, measure_silhouettes
 from bags_ns.data.transforms import PosedImage, SourceCamera, camera_entry
+from bags_ns.progress import say
 
+SHEET_NAME = "silhouettes.png"
 HULL_VIEWS = 24
 """Frames, beside the canonical one, whose silhouettes shape the seed points."""
 HULL_SIDE = 256
@@ -53,6 +57,14 @@ class PrepareSettings:
     canonical_frame: int = -1
     num_seed_points: int = 50_000
     seed_radius: float = 0.6
+    segmenter: SegmenterName = "auto"
+    segmenter_model: str = ""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def segmentation(self) -> SegmentSettings:
+        """What matters to the making of silhouettes."""
+        return SegmentSettings(self.segmenter, self.segmenter_model, self.box)
 
 
 def prepare(clip: SourceClip, settings: PrepareSettings, cache_dir: Path) -> PreparedClip:
@@ -60,8 +72,20 @@ def prepare(clip: SourceClip, settings: PrepareSettings, cache_dir: Path) -> Pre
     poses = [_pose_key(frame) for frame in (*clip.frames, *clip.test_frames)]
     named = {"settings": asdict(settings), "prepared": clip.prepared, "poses": poses, "train": len(clip.frames)}
     key = content_key(clip.root, clip.files, named)
-    folder = cached_folder(cache_dir, key, lambda building: build_prepared(clip, settings, building))
+    made = lacks_silhouettes(clip)
+    is_new = not (cache_dir / key).is_dir()
+    folder = cached_folder(cache_dir, key, lambda building: _build(clip, settings, cache_dir, building, made))
+    if made and is_new and (folder / SHEET_NAME).is_file():
+        say(f"Check the silhouettes that were made: {folder / SHEET_NAME}")
     return load_prepared(folder, clip.root)
+
+
+def _build(clip: SourceClip, settings: PrepareSettings, cache_dir: Path, folder: Path, made: bool) -> None:
+    """Prepares a clip, its silhouettes made first if there are none."""
+    if made:
+        choice = choose_frames(clip, settings.fps, settings.start, settings.end, settings.max_frames)
+        clip = with_silhouettes(clip, choice.numbers, settings.segmentation, cache_dir)
+    build_prepared(clip, settings, folder, made)
 
 
 def _pose_key(frame: SourceFrame) -> list[object]:
@@ -70,22 +94,28 @@ def _pose_key(frame: SourceFrame) -> list[object]:
     return [frame.time] if camera is None else [frame.time, camera_entry(camera), camera.distortion]
 
 
-def build_prepared(clip: SourceClip, settings: PrepareSettings, folder: Path) -> None:
-    """Fills an empty folder with the prepared form of a clip."""
+def build_prepared(clip: SourceClip, settings: PrepareSettings, folder: Path, made: bool = False) -> None:
+    """Fills an empty folder with the prepared form of a clip; `made` says that a segmenter made its silhouettes."""
     choice = choose_frames(clip, settings.fps, settings.start, settings.end, settings.max_frames)
-    build = _build_known if clip.has_cameras else _build_object_centric
-    info, train, test, in_place = build(clip, settings, choice, folder)
+    if len(choice.numbers) < 2:
+        raise DataError(f"{clip.video or clip.root} leaves one frame; an animal in motion takes two, better fifty.")
+    if clip.has_cameras:
+        info, train, test, in_place = _build_known(clip, settings, choice, folder)
+    else:
+        info, train, test, in_place = _build_object_centric(clip, settings, choice, folder, made)
     write_prepared(folder, info, train, test, clip.root if in_place else folder, in_place)
     xyz, rgb = _seed(info, train, settings)
     write_seed_points(folder / "seed_points.ply", xyz, rgb)
 
 
 def _build_object_centric(
-    clip: SourceClip, settings: PrepareSettings, choice: FrameChoice, folder: Path
+    clip: SourceClip, settings: PrepareSettings, choice: FrameChoice, folder: Path, made: bool
 ) -> tuple[ClipInfo, list[PosedImage], list[PosedImage], bool]:
     frames = track_slowly(read_clip(clip, choice.numbers), "Measuring silhouettes", len(choice.numbers))
-    silhouettes = measure_silhouettes(frames)
-    choice, silhouettes = _without_empty(clip, choice, silhouettes)
+    # Given silhouettes were somebody's work already: a sheet is for those that were made here.
+    sheet = ContactSheet(len(choice.numbers) if made else 0)
+    silhouettes = measure_silhouettes(_shown(frames, sheet))
+    choice, silhouettes = _without_bad(clip, choice, silhouettes, sheet, folder, made)
     if len(np.unique(silhouettes.image_sizes, axis=0)) > 1:
         raise DataError(
             f"{clip.video or clip.root} has frames of several sizes; a plain video needs one, so resize them."
@@ -119,13 +149,28 @@ def _crop_camera(view: ObjectCentricView, index: int, crop_size: int) -> SourceC
     return SourceCamera(view.camera_to_world, float(focal), float(focal), float(cx), float(cy), crop_size, crop_size)
 
 
-def _without_empty(clip: SourceClip, choice: FrameChoice, silhouettes: Silhouettes) -> tuple[FrameChoice, Silhouettes]:
-    """Leaves out frames in which there is no animal; there must be some in which there is."""
-    kept = silhouettes.areas >= MIN_AREA
-    if not kept.any():
-        raise DataError(
-            f"{clip.video or clip.root}: the masks of all {len(kept)} frames are empty; make them white on the animal."
+def _shown(frames: Iterator[UInt8[np.ndarray, "H W 4"]], sheet: ContactSheet) -> Iterator[UInt8[np.ndarray, "H W 4"]]:
+    for index, rgba in enumerate(frames):
+        sheet.add(index, rgba)
+        yield rgba
+
+
+def _without_bad(
+    clip: SourceClip, choice: FrameChoice, silhouettes: Silhouettes, sheet: ContactSheet, folder: Path, made: bool
+) -> tuple[FrameChoice, Silhouettes]:
+    """Judges every frame, writes that down and leaves out the bad ones; there must be some with an animal."""
+    verdicts = judge(silhouettes)
+    used = usable(verdicts, made)
+    if not any(used):
+        remedy = (
+            "give --box x y width height of the animal in the first frame" if made else "make them white on the animal"
         )
+        raise DataError(f"{clip.video or clip.root}: the masks of all {len(used)} frames are empty; {remedy}.")
+    sheet.write(folder / SHEET_NAME, choice.numbers, verdicts)
+    write_judgement(folder / "frames.json", choice.numbers, verdicts, used)
+    if left_out := summary(choice.numbers, verdicts, used):
+        say(left_out)
+    kept = np.array(used)
     numbers, times = (tuple(np.array(values)[kept].tolist()) for values in (choice.numbers, choice.times))
     return replace(choice, numbers=numbers, times=times), silhouettes.where(kept)
 

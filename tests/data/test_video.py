@@ -1,7 +1,9 @@
 """Videos survive the round trip, are read in part and upright, and their silhouettes are found beside them."""
 
 import subprocess
+from fractions import Fraction
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -83,7 +85,41 @@ def test_video_with_a_mask_video(tmp_path, frames):
 def test_what_is_wrong_with_a_video_is_named(tmp_path, frames):
     write_video(tmp_path / "dog.mp4", (rgb for rgb, _ in frames), fps=10.0)
     with pytest.raises(DataError, match=r"dog.mp4 has no silhouettes beside it; run `bags process-video"):
-        find_clip(tmp_path)
+        list(read_clip(find_clip(tmp_path), range(10)))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match=r"broken.mp4 cannot be opened as a video"):
         probe_video(tmp_path / "broken.mp4")
+
+
+FORMATS = {
+    "gif": ("dog.gif", "gif", "rgb8", {}),
+    "webm": ("dog.webm", "libvpx-vp9", "yuv420p", {"crf": "20", "b": "0"}),
+    "ten bit": ("dog.mkv", "libx265", "yuv420p10le", {"crf": "12", "x265-params": "log-level=none"}),
+    "odd size": ("dog.mkv", "ffv1", "yuv444p", {}),
+    "variable rate": ("dog.mkv", "libx264", "yuv420p", {"crf": "12"}),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_that_phones_and_the_web_have(tmp_path, frames, kind):
+    name, codec, pixels, options = FORMATS[kind]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this build of PyAV has no {codec}")
+    times = [0, 1, 2, 5, 6, 10, 11, 12, 19, 20] if kind == "variable rate" else list(range(10))
+    cut = 1 if kind == "odd size" else 0
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 160 - cut, 120 - cut, pixels
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
+        for (rgb, _), time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[cut:, cut:]), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 10)
+            container.mux(stream.encode(frame.reformat(format=pixels)))
+        container.mux(stream.encode())
+    info = probe_video(tmp_path / name)
+    assert (info.width, info.height) == (160 - cut, 120 - cut)
+    assert info.times == pytest.approx([time / 10 for time in times], abs=0.011)
+    for read, (rgb, _) in zip(read_video(tmp_path / name), frames, strict=True):
+        assert read.dtype == np.uint8 and np.abs(read.astype(int) - rgb[cut:, cut:]).mean() < (
+            25 if kind == "gif" else 14
+        )  # dithered
