@@ -15,7 +15,7 @@ from bags_ns.cameras import orbit_camera
 from bags_ns.priors.creature_views import NUM_NOW, CreatureStudio
 from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, ddim_sample, guide, x0_from_v
 from bags_ns.priors.rays import view_rays
-from bags_ns.priors.view_transformer import ReferenceCache, ViewTransformer
+from bags_ns.priors.view_unet import ReferenceCache, ViewUNet
 
 HELD_OUT_SEED = 999_983
 """Seed of the held-out animals; training seeds are other numbers."""
@@ -65,7 +65,7 @@ def held_out_task(num_animals: int, num_references: int, size: int, grid: int, d
 
 
 def predict_guided(
-    network: ViewTransformer,
+    network: ViewUNet,
     noisy: Float[Tensor, "batch views 3 size size"],
     timesteps: Tensor,
     rays: Float[Tensor, "batch views patches 6"],
@@ -81,7 +81,7 @@ def predict_guided(
 
 
 def evaluate_task(
-    network: ViewTransformer,
+    network: ViewUNet,
     task: ViewTask,
     guidance: float = 2.0,
     num_steps: int = 40,
@@ -113,14 +113,14 @@ def trivial_scores(task: ViewTask) -> dict[str, float]:
     return _scores("copy", copied, task) | _scores("white", torch.ones_like(task.targets), task)
 
 
-def evaluate_pairs(network: ViewTransformer, pairs_path: Path, device: torch.device) -> dict[str, float]:
+def evaluate_pairs(network: ViewUNet, pairs_path: Path, device: torch.device) -> dict[str, float]:
     """Scores on fixed pairs: 40 steps, guidance 2, seed 0; one-step guesses (guidance 1) at three noise levels."""
     task = load_pairs(pairs_path, network.config.grid, device)
     scores, _ = evaluate_task(network, task, x0_at=(300, 600, 900))
     return scores | trivial_scores(task)
 
 
-def evaluate_held_out(network: ViewTransformer, device: torch.device, num_animals: int = 64) -> dict[str, float]:
+def evaluate_held_out(network: ViewUNet, device: torch.device, num_animals: int = 64) -> dict[str, float]:
     """Scores on held-out animals, four targets at once, with one reference and with three."""
     config, result = network.config, {}
     for count in (1, 3):

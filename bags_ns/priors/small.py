@@ -1,4 +1,4 @@
-"""The prior that ships with the package: the network of `view_transformer`, loaded and ready to judge novel views.
+"""The prior that ships with the package: the network of `view_unet`, loaded and ready to judge novel views.
 
 Cameras are in the frame of `base`: only azimuths relative to the first reference matter to it.
 """
@@ -18,7 +18,7 @@ from bags_ns.priors.base import NoisePredictor, PriorCamera
 from bags_ns.priors.diffusion import cosine_alpha_bars, guide, noise_from_v
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_weights import load_network
-from bags_ns.priors.view_transformer import ReferenceCache, ViewTransformer
+from bags_ns.priors.view_unet import ReferenceCache, ViewUNet
 
 WEIGHTS = "weights/small.safetensors"
 
@@ -121,7 +121,7 @@ class SmallPrior:
         return noise_from_v(x_t.to(v), v, alpha_bar)
 
 
-def _load_bundled(device: torch.device) -> ViewTransformer:
+def _load_bundled(device: torch.device) -> ViewUNet:
     """The network with the weights inside the package."""
     resource = files("bags_ns.priors").joinpath(WEIGHTS)
     if not resource.is_file():

@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
 MAX_BYTES = 16 * 2**20
 """Largest file that may ship with the package."""
 
 
-def save_network(path: Path, network: ViewTransformer, facts: Mapping[str, str | int | float]) -> None:
+def save_network(path: Path, network: ViewUNet, facts: Mapping[str, str | int | float]) -> None:
     """Writes the weights in half precision with the network's size and `facts`; a reader never sees half a file."""
     weights = {
         name: value.detach().to("cpu", torch.float16).contiguous() for name, value in network.state_dict().items()
@@ -32,15 +32,14 @@ def save_network(path: Path, network: ViewTransformer, facts: Mapping[str, str |
     os.replace(unfinished, path)
 
 
-def load_network(
-    path: Path, device: torch.device | None = None
-) -> tuple[ViewTransformer, dict[str, str | int | float]]:
+def load_network(path: Path, device: torch.device | None = None) -> tuple[ViewUNet, dict[str, str | int | float]]:
     """The network (float32, evaluation mode, on `device`) and the facts in its file."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     if "network" not in metadata:
         raise ValueError(f"{path} holds no weights of the small prior; make some with `bags train-prior`")
-    network = ViewTransformer(ViewTransformerConfig(**json.loads(metadata["network"])))
+    settings = json.loads(metadata["network"])
+    network = ViewUNet(ViewUNetConfig(**settings | {"widths": tuple(settings["widths"])}))
     network.load_state_dict(weights)
     return network.to(device).eval(), json.loads(metadata.get("facts", "{}"))

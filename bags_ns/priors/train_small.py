@@ -30,15 +30,12 @@ from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, random_timest
 from bags_ns.priors.evaluate_small import HELD_OUT_SEED, evaluate_held_out, evaluate_pairs, evaluate_task, held_out_task
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_weights import load_network, save_network
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
 WEIGHTS_NAME = "small.safetensors"
 """Averaged weights: what ships."""
 RAW_NAME = "small_raw.safetensors"
 """Weights of the moment: needed to go on."""
-
-TRAINING_RATIO = 3
-"""Work of a training step against its forward pass."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class TrainSmallPriorConfig:
     """Animals drawn at a time."""
     refresh_every: int = 32
     """Steps after which a chunk of the animals is replaced by new ones."""
-    plain_share: float = 0.35
+    plain_share: float = 0.5
     """Share of plain creatures in free colours; the others are animal-like."""
     batch_images: int = 384
     """Target pictures a step."""
@@ -109,7 +106,7 @@ class TrainSmallPriorConfig:
     """Compile blocks and renderer (CUDA only)."""
     benchmark_images: tuple[int, ...] = ()
     """Only measure the speed with these numbers of target pictures a step, then stop."""
-    network: ViewTransformerConfig = field(default_factory=ViewTransformerConfig)
+    network: ViewUNetConfig = field(default_factory=ViewUNetConfig)
     """Size of the network."""
     ranges: ViewRanges = field(default_factory=ViewRanges)
     """Cameras to know."""
@@ -256,13 +253,8 @@ class SmallPriorTrainer:
             for views in self.config.view_counts:
                 seconds = self._time_steps(pool, views)
                 count = images // views.targets * views.targets
-                flops = training_flops(self.config.network, views) * count / views.targets
                 name = f"{images}/{views.references}+{views.targets}"
-                result[name] = {
-                    "ms": round(1e3 * seconds, 2),
-                    "images_s": round(count / seconds),
-                    "tflop_s": round(flops / seconds / 1e12, 1),
-                }
+                result[name] = {"ms": round(1e3 * seconds, 2), "images_s": round(count / seconds)}
                 self._log(f"{name}: {result[name]}")
             if self.device.type == "cuda":
                 result[f"{images}/peak_GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
@@ -276,10 +268,10 @@ class SmallPriorTrainer:
 
     # --- Parts of it ---
 
-    def _make_networks(self) -> tuple[ViewTransformer, ViewTransformer]:
+    def _make_networks(self) -> tuple[ViewUNet, ViewUNet]:
         """The network and its average: new, or from a checkpoint."""
         if self.config.resume is None:
-            network = ViewTransformer(self.config.network).to(self.device)
+            network = ViewUNet(self.config.network).to(self.device)
             return network, copy.deepcopy(network).eval().requires_grad_(False)
         averaged, facts = load_network(self.config.resume / WEIGHTS_NAME, self.device)
         network, raw_facts = load_network(self.config.resume / RAW_NAME, self.device)
@@ -422,16 +414,7 @@ def random_colors(batch: int, generator: torch.Generator) -> Float[Tensor, "batc
     return torch.eye(3, device=device)[order] * gain * tint
 
 
-def training_flops(config: ViewTransformerConfig, views: ViewCount) -> float:
-    """Floating-point operations of a training step's matrix products, for one sample."""
-    patches = config.grid**2
-    shown, made = views.references * patches, views.targets * patches
-    weights = config.num_layers * (4 * config.width**2 + 3 * config.width * config.hidden)
-    attended = shown**2 + made * (shown + made)
-    return TRAINING_RATIO * (2 * weights * (shown + made) + 4 * config.num_layers * config.width * attended)
-
-
-def write_sheet(path: Path, network: ViewTransformer, device: torch.device, num_animals: int = 8) -> None:
+def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals: int = 8) -> None:
     """PNG of held-out animals, a row each: the reference, four true views, the same four made up."""
     from PIL import Image
 

@@ -10,15 +10,17 @@ import torch
 from bags_ns.cameras import orbit_camera
 from bags_ns.priors.small import SmallPrior
 from bags_ns.priors.small_weights import save_network
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
-TINY = ViewTransformerConfig(image_size=16, width=32, num_layers=2, num_heads=2, hidden=32)
+TINY = ViewUNetConfig(
+    image_size=16, widths=(16, 32, 32), attending_blocks=1, lowest_blocks=1, head_channels=16, embedding=32
+)
 
 
 @pytest.fixture
 def prior(tmp_path: Path) -> SmallPrior:
     generator = torch.Generator().manual_seed(0)
-    network = ViewTransformer(TINY)
+    network = ViewUNet(TINY)
     for parameter in network.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     save_network(tmp_path / "small.safetensors", network, {})

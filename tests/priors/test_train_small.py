@@ -14,9 +14,11 @@ from bags_ns.priors.creature_views import NUM_VIEWS, CreatureStudio, ViewRanges,
 from bags_ns.priors.evaluate_small import ViewTask, evaluate_task, load_pairs, trivial_scores
 from bags_ns.priors.small_weights import MAX_BYTES, load_network
 from bags_ns.priors.train_small import SmallPriorTrainer, TrainSmallPriorConfig, random_colors, train_small_prior
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
-TINY = ViewTransformerConfig(image_size=16, width=32, num_layers=2, num_heads=2, hidden=32)
+TINY = ViewUNetConfig(
+    image_size=16, widths=(16, 32, 32), attending_blocks=1, lowest_blocks=1, head_channels=16, embedding=32
+)
 
 
 def tiny_config(folder: Path, **changes: object) -> TrainSmallPriorConfig:
@@ -71,7 +73,7 @@ def test_batches_put_the_first_reference_at_azimuth_zero(tmp_path: Path):
     for views in trainer.config.view_counts:
         pictures, rays = trainer._draw_batch(pool, 6, views)
         count = views.references + views.targets
-        assert pictures.shape == (6, count, 3, 16, 16) and rays.shape == (6, count, 16, 6)
+        assert pictures.shape == (6, count, 3, 16, 16) and rays.shape == (6, count, TINY.grid**2, 6)
         assert pictures.min() >= -1 and pictures.max() <= 1
         # Seen from azimuth 0 the middle of the picture is towards -x.
         middle = rays[:, 0, :, :3].mean(dim=1)
@@ -137,9 +139,12 @@ def test_scores_of_known_pictures(tmp_path: Path):
 
 def test_evaluation_repeats_itself():
     generator = torch.Generator().manual_seed(0)
-    pictures, rays = torch.rand(2, 1, 3, 16, 16, generator=generator), torch.rand(2, 1, 16, 6, generator=generator)
+    pictures, rays = (
+        torch.rand(2, 1, 3, 16, 16, generator=generator),
+        torch.rand(2, 1, TINY.grid**2, 6, generator=generator),
+    )
     task = ViewTask(pictures, rays, pictures, rays, pictures[:, :, 0] > 0.5)
-    network = ViewTransformer(TINY).eval()
+    network = ViewUNet(TINY).eval()
     (first, _), (second, sampled) = (evaluate_task(network, task, num_steps=3, x0_at=(300,)) for _ in range(2))
     assert first == second and set(first) == {"sampled", "sampled_inside", "x0_300", "x0_300_inside"}
     assert sampled.shape == pictures.shape and sampled.abs().max() <= 1

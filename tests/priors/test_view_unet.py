@@ -11,16 +11,18 @@ import torch
 from bags_ns.cameras import look_at, orbit_camera
 from bags_ns.priors.rays import patch_rays, view_rays
 from bags_ns.priors.small_weights import MAX_BYTES, load_network, save_network
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
-TINY = ViewTransformerConfig(image_size=16, width=32, num_layers=3, num_heads=2, hidden=32)
+TINY = ViewUNetConfig(
+    image_size=16, widths=(16, 32, 32), attending_blocks=1, lowest_blocks=1, head_channels=16, embedding=32
+)
 
 
 @pytest.fixture
-def network() -> ViewTransformer:
+def network() -> ViewUNet:
     """A network whose zeros are replaced: at the start it ignores everything."""
     generator = torch.Generator().manual_seed(0)
-    network = ViewTransformer(TINY).eval()
+    network = ViewUNet(TINY).eval()
     for parameter in network.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     return network.requires_grad_(False)
@@ -36,7 +38,7 @@ def random_views(batch: int, views: int, seed: int) -> tuple[torch.Tensor, torch
 
 
 def test_default_network_fits_into_the_package(tmp_path: Path):
-    network = ViewTransformer()
+    network = ViewUNet()
     assert network.num_parameters <= 8_350_000
     save_network(tmp_path / "small.safetensors", network, {"step": 100_000, "data": "x" * 200})
     assert (tmp_path / "small.safetensors").stat().st_size <= MAX_BYTES
@@ -44,14 +46,14 @@ def test_default_network_fits_into_the_package(tmp_path: Path):
 
 def test_new_network_says_zero():
     pictures, rays = random_views(2, 2, seed=1)
-    network = ViewTransformer(TINY)
+    network = ViewUNet(TINY)
     v = network(pictures, torch.tensor([3, 900]), rays, network.encode_references(pictures, rays))
     assert (v == 0).all()
 
 
 def test_every_weight_learns_after_the_first_steps():
     pictures, rays = random_views(2, 2, seed=1)
-    network = ViewTransformer(TINY)
+    network = ViewUNet(TINY)
     optimizer = torch.optim.SGD(network.parameters(), 0.5)
     for _ in range(4):
         optimizer.zero_grad()
@@ -64,7 +66,7 @@ def test_every_weight_learns_after_the_first_steps():
     assert not still
 
 
-def test_targets_are_interchangeable(network: ViewTransformer):
+def test_targets_are_interchangeable(network: ViewUNet):
     pictures, rays = random_views(2, 4, seed=2)
     references = network.encode_references(*random_views(2, 3, seed=3))
     timesteps, order = torch.tensor([100, 800]), torch.tensor([2, 0, 3, 1])
@@ -73,7 +75,7 @@ def test_targets_are_interchangeable(network: ViewTransformer):
     torch.testing.assert_close(permuted, v[:, order], atol=1e-4, rtol=1e-4)
 
 
-def test_targets_see_each_other_and_the_references(network: ViewTransformer):
+def test_targets_see_each_other_and_the_references(network: ViewUNet):
     pictures, rays = random_views(1, 2, seed=2)
     references, timesteps = network.encode_references(*random_views(1, 1, seed=3)), torch.tensor([500])
     v = network(pictures, timesteps, rays, references)
@@ -83,7 +85,7 @@ def test_targets_see_each_other_and_the_references(network: ViewTransformer):
     assert not torch.allclose(network(changed, timesteps, rays, references)[:, 0], v[:, 0], atol=1e-3)
 
 
-def test_only_the_first_samples_see_references(network: ViewTransformer):
+def test_only_the_first_samples_see_references(network: ViewUNet):
     pictures, rays = random_views(1, 2, seed=2)
     references, timesteps = network.encode_references(*random_views(1, 2, seed=3)), torch.tensor([500])
     both = network(pictures.repeat(2, 1, 1, 1, 1), timesteps.repeat(2), rays.repeat(2, 1, 1, 1), references)
@@ -92,11 +94,12 @@ def test_only_the_first_samples_see_references(network: ViewTransformer):
     assert not torch.allclose(both[0], both[1], atol=1e-3)
 
 
-def test_reference_cache_is_complete_and_serves_any_targets(network: ViewTransformer):
+def test_reference_cache_is_complete_and_serves_any_targets(network: ViewUNet):
     """Keys and values are made from references alone; every layer has them."""
     references = network.encode_references(*random_views(2, 3, seed=3))
-    assert len(references.keys) == len(references.values) == TINY.num_layers and len(references) == 2
-    assert references.keys[0].shape == (2, TINY.num_heads, 3 * TINY.grid**2, TINY.width // TINY.num_heads)
+    assert len(references.keys) == len(references.values) == 3 and len(references) == 2
+    fine, coarse = 3 * TINY.grid**2, 3 * (TINY.grid // 2) ** 2
+    assert [keys.shape for keys in references.keys] == [(2, 2, tokens, 16) for tokens in (fine, coarse, fine)]
     before = [keys.clone() for keys in references.keys]
     for views, timestep in ((1, 0), (4, 999)):
         pictures, rays = random_views(2, views, seed=views)
@@ -143,7 +146,7 @@ def test_first_reference_stands_at_azimuth_zero_with_its_own_elevation():
     torch.testing.assert_close(alone, expected[:, 1:], atol=1e-6, rtol=0)
 
 
-def test_weights_survive_their_file(tmp_path: Path, network: ViewTransformer):
+def test_weights_survive_their_file(tmp_path: Path, network: ViewUNet):
     save_network(tmp_path / "w.safetensors", network, {"step": 7, "licence": "Apache-2.0"})
     loaded, facts = load_network(tmp_path / "w.safetensors")
     assert facts == {"step": 7, "licence": "Apache-2.0"} and loaded.config == TINY
@@ -151,7 +154,7 @@ def test_weights_survive_their_file(tmp_path: Path, network: ViewTransformer):
         torch.testing.assert_close(loaded.state_dict()[name], value, atol=1e-3, rtol=1e-3)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, network: ViewTransformer, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, network: ViewUNet, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "w.safetensors"
     save_network(path, network, {"step": 1})
 
