@@ -209,11 +209,11 @@ def test_animate_films_another_runs_motion_and_a_track(config, workspace):
 
 def test_export_writes_what_other_programs_read(config, workspace):
     run("bags", "export", "ply", "--load-config", config, "--output-dir", "ply", "--time", 0.5, cwd=workspace)
-    run("bags", "export", "ply", "--load-config", config, "--output-dir", "frames", "--sequence", cwd=workspace)
+    run("bags", "export", "ply", "--load-config", config, "--output-dir", "sequence", "--sequence", cwd=workspace)
     run("bags", "export", "gltf", "--load-config", config, "--output", "a.glb", "--splats", cwd=workspace)
     run("bags", "export", "spz", "--load-config", config, "--output", "a.spz", cwd=workspace)
     assert [p.name for p in (workspace / "ply").iterdir()] == ["time_0.5000.ply"]
-    assert len(list((workspace / "frames").iterdir())) == 8
+    assert len(list((workspace / "sequence").iterdir())) == 8
     assert (workspace / "a.glb").read_bytes()[:4] == b"glTF" and (workspace / "a.spz").stat().st_size > 1000
 
 
