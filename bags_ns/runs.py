@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from nerfstudio.engine.trainer import TrainerConfig
 
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipeline
@@ -59,9 +62,18 @@ def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test"
 
 
 def train(
-    data: Path, output_dir: Path, *, method: Literal["bags", "bags-tiny"], num_steps: int | None = None, seed: int = 42
+    data: Path,
+    output_dir: Path,
+    *,
+    method: Literal["bags", "bags-tiny"],
+    num_steps: int | None = None,
+    seed: int = 42,
+    adjust: Callable[[TrainerConfig], None] = lambda config: None,
 ) -> Path:
-    """Trains as `ns-train METHOD --data DATA --vis tensorboard` would, in this process; returns the run's config.yml."""
+    """Trains as `ns-train METHOD --data DATA --vis tensorboard` would, in this process; returns the run's config.yml.
+
+    `adjust` changes the method's config before the run, as further flags would.
+    """
     import copy
 
     from nerfstudio.scripts.train import main
@@ -76,6 +88,7 @@ def train(
     config.steps_per_eval_image = 10**9  # nobody watches a log here
     if num_steps is not None:
         config.max_num_iterations = num_steps
+    adjust(config)
     config.set_timestamp()
     main(config)
     return config.get_base_dir() / "config.yml"
