@@ -79,11 +79,14 @@ class BagsPipeline(VanillaPipeline):
         config, prior = self.config.prior, self.prior
         by_views = config.sds.variant == "views"
         known = self._sampled.choose(progress) if by_views else None
-        frame = known.frame if known else random.choice(self.datamanager.active_frames)
+        posed = self.model.posed_frames  # the step's own frames are posed already
+        frame = known.frame if known else random.choice([*posed] or self.datamanager.active_frames)
         if frame not in self._references:
             self._references[frame] = self._make_reference(frame)
         reference = self._references[frame]
-        gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
+        gaussians = posed.get(frame)
+        if gaussians is None:
+            gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
         target = reference.target(gaussians.centroid().detach())
         views = known.camera_to_worlds if known else random_views(config.num_views, prior.camera, self.model.device)
         output = self.model.render_views(gaussians, moved(views, target), prior.camera.fov_deg, prior.image_size)
