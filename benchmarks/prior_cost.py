@@ -31,7 +31,7 @@ from bags_ns.priors.multiview_unet import MultiViewUNet
 from bags_ns.priors.placement import choose_device, has_bfloat16
 from bags_ns.priors.small import SmallPrior
 from bags_ns.priors.small_weights import save_network
-from bags_ns.priors.view_transformer import ViewTransformer, ViewTransformerConfig
+from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 from bags_ns.priors.views import moved, random_views
 from bags_ns.priors.zero123 import CAMERA_DIM, Zero123Conditioning, Zero123Prior, Zero123Reference
 from bags_ns.trainer import BagsTrainer
@@ -40,6 +40,7 @@ PriorName = Literal["small", "zero123", "imagedream"]
 BARS = {"small": 1.3, "zero123": 1.15, "imagedream": 1.15}
 """A step may cost this much of its bare parts."""
 
+TINY_SMALL = {"image_size": 16, "widths": (16, 32, 32), "head_channels": 16, "embedding": 32}
 VAE = {"latent_channels": 4, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 256}
 VAE |= {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 TINY_VAE = {"latent_channels": 4, "block_out_channels": (32, 32)}
@@ -180,8 +181,8 @@ def make_prior(name: PriorName, tiny: bool, folder: Path) -> Any:
     """A prior of the published (or a tiny) size with random weights, whose conditioning is random too."""
     device = choose_device()
     if name == "small":
-        size = ViewTransformerConfig(image_size=16, width=32, num_layers=2, num_heads=2, hidden=32)
-        save_network(folder / "small.safetensors", ViewTransformer(size if tiny else ViewTransformerConfig()), {})
+        config = ViewUNetConfig(**TINY_SMALL) if tiny else ViewUNetConfig()
+        save_network(folder / "small.safetensors", ViewUNet(config), {})
         return SmallPrior(folder / "small.safetensors", device)
     dtype = torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else torch.float32
     return (make_zero123 if name == "zero123" else make_imagedream)(tiny, device, dtype)
