@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from bags_ns.priors.base import DiffusionPrior, PriorError
 from bags_ns.priors.sampled_views import SampledViewsConfig
 from bags_ns.priors.sds import SDSConfig
-from bags_ns.progress import say
 
 LOADING_ERRORS = (ImportError, OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError)
 """What weights and packages that are missing, damaged, foreign or too large raise; torch's and diffusers' have many lines."""
@@ -62,15 +61,19 @@ class PriorConfig:
         """
         if self.name == "none" or self.loss_mult == 0:
             return None
+        if self.every < 1 or self.views.refresh <= 0 or self.views.num_sets < 1 or self.views.num_steps < 1:
+            raise PriorError(
+                "--pipeline.prior.every, .views.num-sets and .views.num-steps are at least 1, .views.refresh is above 0"
+            )
         try:
             prior = self._load()
         except LOADING_ERRORS as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise PriorError(f"the {self.name} prior cannot be used: {reason[0]}") from error
-        if self.num_views % prior.camera.views_per_ring:
+        together = prior.camera.views_per_ring
+        if self.num_views < 1 or self.num_views % together:
             raise PriorError(
-                f"the {self.name} prior judges {prior.camera.views_per_ring} views together: "
-                f"--pipeline.prior.num-views {self.num_views} is not a multiple of that"
+                f"--pipeline.prior.num-views is {self.num_views}; the {self.name} prior needs a multiple of {together}"
             )
         return prior
 
@@ -84,7 +87,6 @@ class PriorConfig:
             return SmallPrior(Path(self.source).expanduser() if self.source else None, **options)
         if self.source:
             options["source"] = self.source
-        say(f"Loading the {self.name} prior from {self.source or 'its published weights'}; this can take minutes.")
         if self.name == "zero123":
             from bags_ns.priors.zero123 import Zero123Prior
 

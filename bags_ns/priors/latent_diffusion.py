@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bags_ns.priors.loading import PipelineLayout, find_pipeline, frozen, import_package, read_config
 from bags_ns.priors.placement import choose_device, has_bfloat16
+from bags_ns.progress import say
 
 
 def load_alphas_cumprod(folder: Path, prior: str) -> Float[Tensor, " steps"]:
@@ -80,7 +81,9 @@ class OpenPipeline:
         if dtype is None:
             # float16 would need its gradients scaled: those of a latent are below its smallest numbers.
             dtype = torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else torch.float32
-        return OpenPipeline(layout, find_pipeline(source, layout), device, dtype, diffusers, transformers)
+        folder = find_pipeline(source, layout)
+        say(f"Loading {layout.name} from {folder} onto {device}.")
+        return OpenPipeline(layout, folder, device, dtype, diffusers, transformers)
 
     def read(self, model_class: Any, part: str) -> Any:
         """The network of `part`, a model class of diffusers or transformers."""

@@ -11,6 +11,7 @@ from tiny_pipelines import IMAGE_SIZE, save_imagedream, save_zero123
 from bags_ns.cameras import orbit_camera
 from bags_ns.priors.base import DiffusionPrior, PriorError
 from bags_ns.priors.config import PriorConfig
+from bags_ns.priors.sampled_views import SampledViewsConfig
 from bags_ns.priors.sds import SDSConfig, prior_loss
 from bags_ns.priors.views import random_views
 
@@ -132,7 +133,10 @@ def test_the_prompt_is_heard(sources):
             {"name": "small", "source": "/no/such/file"},
             "no file /no/such/file: give weights that `bags train-prior` made",
         ),
-        ({"name": "imagedream", "num_views": 6}, "--pipeline.prior.num-views 6 is not a multiple"),
+        (
+            {"name": "imagedream", "num_views": 6},
+            "--pipeline.prior.num-views is 6; the imagedream prior needs a multiple of 4",
+        ),
         ({"name": "zero123", "device": "cuda:77"}, "the zero123 prior cannot be used: "),
     ],
 )
@@ -160,5 +164,12 @@ def test_a_missing_package_is_one_line(monkeypatch):
         PriorConfig(name="imagedream").setup()
 
 
-def test_a_prior_that_is_switched_off_loads_nothing():
+def test_settings_without_sense_are_one_line():
+    with pytest.raises(PriorError, match="every"):
+        PriorConfig(name="small", every=0).setup()
+    with pytest.raises(PriorError, match="refresh"):
+        PriorConfig(name="small", views=SampledViewsConfig(refresh=0.0)).setup()
+
+
+def test_no_weights_are_read_where_the_prior_is_off():
     assert PriorConfig(name="none").setup() is None and PriorConfig(name="zero123", loss_mult=0.0).setup() is None
