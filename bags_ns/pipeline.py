@@ -24,8 +24,8 @@ from bags_ns.viewer import FirstView
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
-KEPT_CONDITIONINGS = 128
-"""Frames whose conditioning is kept."""
+KEPT_FRAMES = 128
+"""Frames whose recut reference and conditioning are kept."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class BagsPipeline(VanillaPipeline):
         posed = self.model.posed_frames  # the step's own frames are posed already
         frame = known.frame if known else random.choice([*posed] or self.datamanager.active_frames)
         if frame not in self._references:
-            self._references[frame] = self._make_reference(frame)
+            _keep(self._references, frame, self._make_reference(frame))
         reference = self._references[frame]
         gaussians = posed.get(frame)
         if gaussians is None:
@@ -113,9 +113,7 @@ class BagsPipeline(VanillaPipeline):
             pose = look_at(reference.position - target, torch.zeros_like(target))
             fov = torch.tensor([reference.fov_deg], device=target.device)
             known = distance, self.prior.condition(reference.picture[None], pose[None], fov)
-            self._conditionings[frame] = known
-            while len(self._conditionings) > KEPT_CONDITIONINGS:
-                del self._conditionings[next(iter(self._conditionings))]
+            _keep(self._conditionings, frame, known)
         return known[1]
 
     def prepare_phase(self, progress: float) -> None:
@@ -131,3 +129,10 @@ class BagsPipeline(VanillaPipeline):
             model.enter_frames(frames.active, clip.canonical_index)
             self.datamanager.set_active_frames(frames.active, frames.newest)
             self._frames = frames
+
+
+def _keep(known: dict[int, Any], frame: int, value: Any) -> None:
+    """Adds what is known of a frame, and forgets the oldest beyond `KEPT_FRAMES`."""
+    known[frame] = value
+    if len(known) > KEPT_FRAMES:
+        del known[next(iter(known))]

@@ -103,6 +103,15 @@ def test_densification_counts_the_priors_views(trainer):
     assert seen_by_both > 1.5 * seen_by_video and with_prior > without
 
 
+def test_what_is_kept_of_frames_is_bounded(trainer, monkeypatch):
+    monkeypatch.setattr("bags_ns.pipeline.KEPT_FRAMES", 2)
+    pipeline = trainer.pipeline
+    for frame in range(4):
+        pipeline.datamanager.set_active_frames([frame])
+        pipeline.prior_loss(0.5)
+    assert [*pipeline._references] == [*pipeline._conditionings] == [2, 3]
+
+
 def test_sampled_views_are_made_once_and_fitted(trainer):
     pipeline, config = trainer.pipeline, trainer.pipeline.config.prior
     config.sds.variant, config.views.num_sets = "views", 2

@@ -84,8 +84,13 @@ class SmallPrior:
     def noise_predictor(
         self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
     ) -> NoisePredictor:
-        """The guided network for V views with the prior's own field of view."""
-        return lambda x_t, t: self.predict_noise(x_t, t, camera_to_worlds, conditioning)
+        """The guided network for V views with the prior's own field of view, `num_views` of them together."""
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            groups = zip(x_t.split(self.num_views), camera_to_worlds.split(self.num_views), strict=True)
+            return torch.cat([self.predict_noise(noisy, t, cameras, conditioning) for noisy, cameras in groups])
+
+        return predict
 
     def rays_of(
         self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
