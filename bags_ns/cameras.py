@@ -52,6 +52,15 @@ def orbit_camera(
     return look_at(targets + directions * radius[..., None], targets)
 
 
+def orbit_coordinates(
+    camera_to_worlds: Float[Tensor, "*batch 4 4"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Azimuth, elevation (radians) and radius of camera centres about the origin: what `orbit_camera` takes."""
+    x, y, z = camera_to_worlds[..., :3, 3].unbind(-1)
+    radius = camera_to_worlds[..., :3, 3].norm(dim=-1)
+    return torch.atan2(y, x), torch.asin((z / radius.clamp_min(1e-9)).clamp(-1, 1)), radius
+
+
 def intrinsics_from_fov(fov_deg: float, width: int, height: int) -> Float[Tensor, "3 3"]:
     """Pinhole intrinsics with the field of view `fov_deg` (degrees) across `width` and the centre in the middle."""
     focal = 0.5 * width / math.tan(0.5 * math.radians(fov_deg))

@@ -147,6 +147,7 @@ class BagsModel(SplatfactoModel):
         self.pose_override: Pose | None = None
         self._weights: Tensor | None = None
         self.infos: list[dict[str, Any]] = []
+        self.posed_frames: dict[int, Gaussians] = {}
 
     def _populate_rig(
         self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
@@ -317,7 +318,7 @@ class BagsModel(SplatfactoModel):
 
     def step_post_backward(self, step: int) -> None:
         """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
-        infos, self.infos = self.infos, []
+        infos, self.infos, self.posed_frames = self.infos, [], {}
         if not infos or not self.densifying:
             return
         threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
@@ -409,9 +410,11 @@ class BagsModel(SplatfactoModel):
         opacities, colors = self.canonical_opacities(), self.colors
         height, width = frames.images.shape[1:3]
         backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
+        posed = [Gaussians(means[k], covars[k], opacities, colors) for k in range(len(frames.indices))]
+        self.posed_frames = dict(zip(frames.indices, posed, strict=True))
         renders = [
             render(
-                Gaussians(means[k], covars[k], opacities, colors),
+                posed[k],
                 frames.viewmats[k : k + 1],
                 frames.Ks[k : k + 1],
                 width,

@@ -16,15 +16,16 @@ from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
-from bags_ns.priors.sds import prior_loss
+from bags_ns.priors.sampled_views import SampledViews
+from bags_ns.priors.sds import prior_loss, timestep
 from bags_ns.priors.views import moved, random_views
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 from bags_ns.viewer import FirstView
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
-KEPT_CONDITIONINGS = 128
-"""Frames whose conditioning is kept."""
+KEPT_FRAMES = 128
+"""Frames whose recut reference and conditioning are kept."""
 
 
 @dataclass
@@ -52,9 +53,12 @@ class BagsPipeline(VanillaPipeline):
     model: BagsModel
 
     def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
+        # Before any video is read: weights may be missing. A plain object, so that no checkpoint holds it.
+        prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
         super().__init__(config, device, **kwargs)
+        self.prior = prior
         self._frames: FrameWindow | None = None
-        self.prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
+        self._sampled = SampledViews(config.prior.views)
         self._references: dict[int, Reference] = {}
         self._conditionings: dict[int, tuple[float, Any]] = {}
         first_camera = self.datamanager.train_dataset.cameras.camera_to_worlds[0]
@@ -72,18 +76,27 @@ class BagsPipeline(VanillaPipeline):
     def prior_loss(self, progress: float) -> Float[Tensor, ""]:
         """What the prior says of views all round the animal at the time of a frame that is being trained on."""
         assert self.prior is not None
-        frame = random.choice(self.datamanager.active_frames)
+        config, prior = self.config.prior, self.prior
+        by_views = config.sds.variant == "views"
+        known = self._sampled.choose(progress) if by_views else None
+        posed = self.model.posed_frames  # the step's own frames are posed already
+        frame = known.frame if known else random.choice([*posed] or self.datamanager.active_frames)
         if frame not in self._references:
-            self._references[frame] = self._make_reference(frame)
+            _keep(self._references, frame, self._make_reference(frame))
         reference = self._references[frame]
-        gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
+        gaussians = posed.get(frame)
+        if gaussians is None:
+            gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
         target = reference.target(gaussians.centroid().detach())
-        camera_to_worlds = random_views(self.config.prior.num_views, self.prior.camera, self.model.device)
-        output = self.model.render_views(
-            gaussians, moved(camera_to_worlds, target), self.prior.camera.fov_deg, self.prior.image_size
-        )
+        views = known.camera_to_worlds if known else random_views(config.num_views, prior.camera, self.model.device)
+        output = self.model.render_views(gaussians, moved(views, target), prior.camera.fov_deg, prior.image_size)
+        if known:
+            return known.loss(output.rgb)
         conditioning = self._conditioning(frame, reference, target)
-        return prior_loss(self.prior, self.config.prior.sds, output.rgb, camera_to_worlds, conditioning, progress)
+        if by_views:
+            t = timestep(config.sds, progress, len(prior.alphas_cumprod))
+            return self._sampled.add(prior, frame, output.rgb, views, conditioning, t).loss(output.rgb)
+        return prior_loss(prior, config.sds, output.rgb, views, conditioning, progress)
 
     def _make_reference(self, frame: int) -> Reference:
         assert self.prior is not None
@@ -100,9 +113,7 @@ class BagsPipeline(VanillaPipeline):
             pose = look_at(reference.position - target, torch.zeros_like(target))
             fov = torch.tensor([reference.fov_deg], device=target.device)
             known = distance, self.prior.condition(reference.picture[None], pose[None], fov)
-            self._conditionings[frame] = known
-            while len(self._conditionings) > KEPT_CONDITIONINGS:
-                del self._conditionings[next(iter(self._conditionings))]
+            _keep(self._conditionings, frame, known)
         return known[1]
 
     def prepare_phase(self, progress: float) -> None:
@@ -118,3 +129,10 @@ class BagsPipeline(VanillaPipeline):
             model.enter_frames(frames.active, clip.canonical_index)
             self.datamanager.set_active_frames(frames.active, frames.newest)
             self._frames = frames
+
+
+def _keep(known: dict[int, Any], frame: int, value: Any) -> None:
+    """Adds what is known of a frame, and forgets the oldest beyond `KEPT_FRAMES`."""
+    known[frame] = value
+    if len(known) > KEPT_FRAMES:
+        del known[next(iter(known))]

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from bags_ns.data.images import DataError
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipelineConfig
+from bags_ns.priors.base import PriorError
 from bags_ns.schedule import PhaseSchedule
 
 
@@ -99,7 +100,7 @@ class BagsTrainer(Trainer):
         """Sets up as nerfstudio does, then limits this session to what the run has left."""
         try:
             super().setup(test_mode)
-        except (DataError, FileNotFoundError) as error:
+        except (DataError, PriorError, FileNotFoundError) as error:
             # nerfstudio would show a traceback, and the config it has saved would be taken for a run's.
             (self.base_dir / "config.yml").unlink(missing_ok=True)
             raise SystemExit(f"ns-train: {error}") from None

@@ -1,6 +1,7 @@
 """A prior at work in the pipeline: what it is shown, what it moves, and that nothing of it is kept."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ class FakePrior:
     num_views, image_size = 2, 16
     camera = PriorCamera(fov_deg=40.0, radius_range=(2.0, 2.0), elevation_range_deg=(0.0, 0.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
+    limit = 1.0
 
     def __init__(self):
         self.network = torch.nn.Linear(4, 4)
@@ -29,6 +31,9 @@ class FakePrior:
     def encode(self, renders):
         return 2 * renders.permute(0, 3, 1, 2) - 1
 
+    def decode(self, x):
+        return 0.5 * x.permute(0, 2, 3, 1) + 0.5
+
     def noise_predictor(self, camera_to_worlds, conditioning):
         self.views.append((camera_to_worlds, conditioning))
 
@@ -39,8 +44,8 @@ class FakePrior:
         return predict
 
 
-@pytest.fixture
-def trainer(tmp_path):
+def small_run(tmp_path):
+    """The config of a run on a small made-up clip."""
     write_creature_clip(
         tmp_path / "clip", 5, ClipSettings(num_frames=4, size=48, num_test_times=1, num_test_azimuths=1)
     )
@@ -50,7 +55,12 @@ def trainer(tmp_path):
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
     config.pipeline.prior.num_views = 2
     config.set_timestamp()
-    trainer = BagsTrainer(config)
+    return config
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    trainer = BagsTrainer(small_run(tmp_path))
     trainer.setup()
     trainer.pipeline.prior = FakePrior()
     trainer.pipeline.config.prior.name = "small"
@@ -70,6 +80,90 @@ def test_the_prior_moves_gaussians_and_feeds_densification_but_is_not_kept(train
     assert model.infos[-1]["means2d"].grad.abs().max() > 0 and model.infos[-1]["n_cameras"] == 2
     assert not [name for name in pipeline.state_dict() if "prior" in name]
     assert len(list(pipeline.parameters())) == len(list(model.parameters()))
+
+
+def test_densification_counts_the_priors_views(trainer):
+    """Gaussians that only novel views see must be able to split: their screen gradients are in the strategy's averages."""
+    pipeline, model = trainer.pipeline, trainer.model
+
+    def statistics(loss_mult):
+        pipeline.config.prior.loss_mult = loss_mult
+        torch.manual_seed(0)
+        model.step_cb(trainer.optimizers, 1)
+        _, losses, _ = pipeline.get_train_loss_dict(1)
+        trainer.optimizers.zero_grad_all()
+        sum(losses.values()).backward()
+        model.strategy_state = model.strategy.initialize_state(scene_scale=1.0)
+        seen = sum((info["radii"] > 0).sum() for info in model.infos)
+        model.step_post_backward(1)  # at step 0 the strategy resets opacities
+        assert model.strategy_state["count"].sum() == seen
+        return model.strategy_state["grad2d"].sum(), seen
+
+    (without, seen_by_video), (with_prior, seen_by_both) = statistics(0.0), statistics(1.0)
+    assert seen_by_both > 1.5 * seen_by_video and with_prior > without
+
+
+def test_what_is_kept_of_frames_is_bounded(trainer, monkeypatch):
+    monkeypatch.setattr("bags_ns.pipeline.KEPT_FRAMES", 2)
+    pipeline = trainer.pipeline
+    for frame in range(4):
+        pipeline.datamanager.set_active_frames([frame])
+        pipeline.prior_loss(0.5)
+    assert [*pipeline._references] == [*pipeline._conditionings] == [2, 3]
+
+
+def test_sampled_views_are_made_once_and_fitted(trainer):
+    pipeline, config = trainer.pipeline, trainer.pipeline.config.prior
+    config.sds.variant, config.views.num_sets = "views", 2
+    losses = []
+    for step in range(6):
+        trainer.model.step_cb(trainer.optimizers, step)
+        loss = pipeline.get_train_loss_dict(step)[1]["prior"]
+        loss.backward()
+        losses.append(loss.item())
+    assert len(pipeline.prior.views) == 2, "two sets, then no call of the network"
+    assert [len(kept.pictures) for kept in pipeline._sampled.sets] == [2, 2] and min(losses) > 0
+    assert all((kept.pictures > 250).all() for kept in pipeline._sampled.sets), "this prior wants white"
+    assert trainer.model.gauss_params["means"].grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["zero123", "imagedream"])
+def test_pretrained_priors_train_and_stay_out_of_the_checkpoint(tmp_path, monkeypatch, name):
+    pytest.importorskip("transformers", reason="the CLIP encoders of these priors need transformers")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "priors")
+    import tiny_pipelines
+
+    config = small_run(tmp_path)
+    prior = config.pipeline.prior
+    prior.name, prior.num_views, prior.device = name, 4, "cpu"
+    prior.source = str(getattr(tiny_pipelines, f"save_{name}")(tmp_path / name))
+    trainer = BagsTrainer(config)
+    trainer.setup()
+    trainer.pipeline.train()
+    for step in range(2):
+        trainer.model.step_cb(trainer.optimizers, step)
+        trainer.optimizers.zero_grad_all()
+        loss = trainer.pipeline.get_train_loss_dict(step)[1]["prior"]
+        loss.backward()
+        for parameter in ("means", "features_dc", "opacities", "scales", "quats"):
+            gradient = trainer.model.gauss_params[parameter].grad
+            assert gradient.isfinite().all() and gradient.abs().max() > 0, parameter
+        trainer.optimizers.optimizer_step_all()
+    trainer.save_checkpoint(1)
+    (checkpoint,) = tmp_path.glob("**/step-000000001.ckpt")
+    names = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
+    assert not [key for key in names if not key.startswith("_model.")]
+    assert sum(v.numel() for v in names.values() if isinstance(v, torch.Tensor)) < 200_000
+
+
+def test_a_prior_that_cannot_be_had_is_one_line_before_any_work(tmp_path):
+    config = small_run(tmp_path)
+    config.pipeline.prior.name, config.pipeline.prior.source = "zero123", str(tmp_path / "nothing")
+    with pytest.raises(SystemExit) as error:
+        BagsTrainer(config).setup()
+    message = str(error.value)
+    assert message.startswith("ns-train: the zero123 prior cannot be used: ") and "\n" not in message
+    assert not list(tmp_path.glob("**/config.yml"))
 
 
 def test_the_prior_rests_where_its_config_says_so(trainer):

@@ -20,6 +20,10 @@ NoisePredictor = Callable[[Tensor, int], Tensor]
 """(x_t, t) -> guided noise prediction, both of the shape of x_t."""
 
 
+class PriorError(ValueError):
+    """A prior cannot be had; one line that says why and what helps."""
+
+
 @dataclass(frozen=True)
 class PriorCamera:
     """The cameras that a prior was trained on."""
@@ -30,6 +34,8 @@ class PriorCamera:
     """Distances to the animal's middle, in lengths of the animal."""
     elevation_range_deg: tuple[float, float]
     """Elevations, in degrees above the horizon."""
+    views_per_ring: int = 1
+    """Views that share an elevation and a radius, evenly round the animal; 1: every view has its own."""
 
 
 @runtime_checkable
@@ -44,6 +50,8 @@ class DiffusionPrior(Protocol):
     """Side in pixels of the square pictures that it takes."""
     alphas_cumprod: Float[Tensor, " steps"]
     """Share of signal variance at each of its diffusion steps."""
+    limit: float
+    """Largest magnitude of a clean picture in its space: 1 for pixels, infinite for latents."""
 
     def condition(
         self, images: Float[Tensor, "R H W 3"], camera_to_worlds: Float[Tensor, "R 4 4"], fovs_deg: Float[Tensor, " R"]
@@ -56,6 +64,10 @@ class DiffusionPrior(Protocol):
 
     def encode(self, renders: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V C h w"]:
         """Renders in the space in which the diffusion works (pixels in [-1, 1], or latents), with gradient."""
+        ...
+
+    def decode(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V S S 3"]:
+        """Pictures in [0, 1] of what `encode` gives, without gradient."""
         ...
 
     def noise_predictor(self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: Any) -> NoisePredictor:

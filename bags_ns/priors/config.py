@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from pickle import UnpicklingError
+from typing import Any, Literal
 
-from bags_ns.priors.base import DiffusionPrior
+from safetensors import SafetensorError
+
+from bags_ns.priors.base import DiffusionPrior, PriorError
+from bags_ns.priors.sampled_views import SampledViewsConfig
 from bags_ns.priors.sds import SDSConfig
+
+LOADING_ERRORS = (ImportError, OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError)
+"""What weights and packages that are missing, damaged, foreign or too large raise; torch's and diffusers' have many lines."""
 
 
 @dataclass
 class PriorConfig:
     """The diffusion prior that fills in the sides that the video does not show."""
 
-    name: Literal["none", "small"] = "none"
-    """none: no prior; small: the one that ships with the package."""
+    name: Literal["none", "small", "zero123", "imagedream"] = "none"
+    """none: no prior; small: the one that ships with the package; zero123, imagedream: pretrained on many objects, 1.2 and 2 billion weights."""
     source: str = ""
-    """Weights: a file of `bags train-prior` (small); the bundled ones unless given."""
+    """Weights: a file of `bags train-prior` (small); a local folder or a Hugging Face id (zero123, imagedream); the bundled or published ones unless given."""
     device: str = ""
     """Device that the prior sits on, such as cuda:1; the fastest one there is unless given."""
-    guidance: float = 2.0
-    """Strength of classifier-free guidance."""
+    guidance: float | None = None
+    """Strength of classifier-free guidance; the prior's own unless given (small: 2, zero123 and imagedream: 5)."""
+    prompt: str = ""
+    """What the animal is, such as "a brown dog" (imagedream)."""
+    negative_prompt: str = "blurry, low quality, cropped, unnatural colors"
+    """What pictures of it should not be (imagedream)."""
     loss_mult: float = 1.0
     """Weight of the prior's loss against the losses of the model; 0 leaves the prior out."""
     num_views: int = 4
-    """Novel views that a step shows it."""
+    """Novel views that a step shows it; a multiple of 4 for imagedream."""
     every: int = 1
     """It is asked at every so-manieth step."""
     start: float = 0.0
@@ -34,6 +45,8 @@ class PriorConfig:
     """Fraction of the run at which it ends."""
     sds: SDSConfig = field(default_factory=SDSConfig)
     """How its opinion becomes a loss."""
+    views: SampledViewsConfig = field(default_factory=SampledViewsConfig)
+    """The views that it makes up, for the variant `views`."""
 
     def at_work(self, step: int, progress: float) -> bool:
         """Whether the prior is asked at this step of the run."""
@@ -41,10 +54,43 @@ class PriorConfig:
         return switched_on and step % self.every == 0 and self.start <= progress <= self.end
 
     def setup(self) -> DiffusionPrior | None:
-        """The prior, or None where it is switched off. Heavy packages are imported here and not before."""
+        """The prior, or None where it is switched off. Heavy packages are imported here and not before.
+
+        Raises:
+            PriorError: it cannot be had, whatever the reason; one line.
+        """
         if self.name == "none" or self.loss_mult == 0:
             return None
-        from bags_ns.priors.small import SmallPrior
+        if self.every < 1 or self.views.refresh <= 0 or self.views.num_sets < 1 or self.views.num_steps < 1:
+            raise PriorError(
+                "--pipeline.prior.every, .views.num-sets and .views.num-steps are at least 1, .views.refresh is above 0"
+            )
+        try:
+            prior = self._load()
+        except LOADING_ERRORS as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise PriorError(f"the {self.name} prior cannot be used: {reason[0]}") from error
+        together = prior.camera.views_per_ring
+        if self.num_views < 1 or self.num_views % together:
+            raise PriorError(
+                f"--pipeline.prior.num-views is {self.num_views}; the {self.name} prior needs a multiple of {together}"
+            )
+        return prior
 
-        weights = Path(self.source).expanduser() if self.source else None
-        return SmallPrior(weights, self.device or None, guidance=self.guidance)
+    def _load(self) -> DiffusionPrior:
+        options: dict[str, Any] = {"device": self.device or None}
+        if self.guidance is not None:
+            options["guidance"] = self.guidance
+        if self.name == "small":
+            from bags_ns.priors.small import SmallPrior
+
+            return SmallPrior(Path(self.source).expanduser() if self.source else None, **options)
+        if self.source:
+            options["source"] = self.source
+        if self.name == "zero123":
+            from bags_ns.priors.zero123 import Zero123Prior
+
+            return Zero123Prior.from_pretrained(**options)
+        from bags_ns.priors.imagedream import ImageDreamPrior
+
+        return ImageDreamPrior.from_pretrained(**options, prompt=self.prompt, negative_prompt=self.negative_prompt)

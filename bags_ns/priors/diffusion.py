@@ -1,22 +1,20 @@
-"""The diffusion that the small prior was trained with: cosine schedule, v-prediction, DDIM. No network here.
+"""Diffusion without networks: noise, guidance and sampling of every prior, and how the small one was trained.
 
-Pictures are in [-1, 1]. `alpha_bars` are kept in float64, since they fall to 1e-9 at the last timestep; v-prediction
-needs no division by them.
+The small prior has a cosine schedule and predicts v. Its `alpha_bars` are kept in float64, since they fall to 1e-9 at the
+last timestep; v needs no division by them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-NUM_TIMESTEPS = 1000
+from bags_ns.priors.base import NoisePredictor
 
-PredictV = Callable[[Tensor, Tensor], Tensor]
-"""predict_v(noisy pictures, timesteps [batch]) -> v."""
+NUM_TIMESTEPS = 1000
 
 
 def cosine_alpha_bars(device: torch.device | None = None) -> Float[Tensor, " timesteps"]:
@@ -78,17 +76,31 @@ def random_timesteps(batch: int, generator: torch.Generator) -> Int[Tensor, " ba
     return (torch.sigmoid(1.1 * normal + 0.6) * NUM_TIMESTEPS).long().clamp(0, NUM_TIMESTEPS - 1)
 
 
+@torch.no_grad()
 def ddim_sample(
-    predict_v: PredictV, noise: Float[Tensor, "batch *shape"], num_steps: int = 40
+    predict_noise: NoisePredictor,
+    alphas_cumprod: Float[Tensor, " steps"],
+    x_t: Float[Tensor, "batch *shape"],
+    t: int,
+    num_steps: int = 40,
+    limit: float = math.inf,
 ) -> Float[Tensor, "batch *shape"]:
-    """Pictures from noise, deterministically (Song et al. 2021, arXiv 2010.02502), clamped to [-1, 1] at every step."""
-    alpha_bars = cosine_alpha_bars(noise.device)
-    timesteps = torch.linspace(NUM_TIMESTEPS - 1, 0, num_steps + 1, device=noise.device).long()
-    x_t = x0 = noise
-    for now, after in zip(timesteps[:-1], timesteps[1:], strict=True):
-        batch_now = now.expand(len(noise))
-        alpha_bar, next_alpha_bar = alpha_bars[batch_now], alpha_bars[after.expand(len(noise))]
-        x0 = x0_from_v(x_t, predict_v(x_t, batch_now), alpha_bar).clamp(-1, 1)
+    """Clean pictures of noisy ones, deterministically, in `num_steps` even steps (Song et al. 2021, arXiv 2010.02502).
+
+    Args:
+        predict_noise: the guided network of any prior.
+        alphas_cumprod: share of signal variance at each step of its diffusion.
+        x_t: pictures with the noise of step `t`; pure noise where that is the last step.
+        t: step of the diffusion to begin at.
+        num_steps: calls of the network.
+        limit: largest magnitude of a clean picture in this space; every guess is clamped to it.
+    """
+    alpha_bars = alphas_cumprod.to(x_t.device, torch.float64)
+    steps = torch.linspace(t, 0, num_steps + 1).long().tolist()
+    x0 = x_t
+    for now, after in zip(steps[:-1], steps[1:], strict=True):
+        alpha_bar, next_alpha_bar = alpha_bars[now].expand(len(x_t)), alpha_bars[after].expand(len(x_t))
         signal, sigma = signal_and_noise(alpha_bar, x_t)
+        x0 = ((x_t - sigma * predict_noise(x_t, now).to(x_t)) / signal).clamp(-limit, limit)
         x_t = add_noise(x0, (x_t - signal * x0) / sigma, next_alpha_bar)
     return x0

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from bags_ns.cameras import orbit_camera
 from bags_ns.priors.creature_views import NUM_NOW, CreatureStudio
-from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, ddim_sample, guide, x0_from_v
+from bags_ns.priors.diffusion import (
+    NUM_TIMESTEPS,
+    add_noise,
+    cosine_alpha_bars,
+    ddim_sample,
+    guide,
+    noise_from_v,
+    x0_from_v,
+)
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.view_unet import ReferenceCache, ViewUNet
 
@@ -90,17 +98,22 @@ def evaluate_task(
 ) -> tuple[dict[str, float], Float[Tensor, "batch views 3 size size"]]:
     """Scores of sampled views (and of one-step guesses from targets noised to timesteps `x0_at`), and the views."""
     noise = torch.randn(task.targets.shape, generator=torch.Generator().manual_seed(seed)).to(task.targets.device)
+    alpha_bars = cosine_alpha_bars(noise.device)
     with torch.inference_mode(), torch.autocast(noise.device.type, torch.bfloat16, enabled=noise.is_cuda):
         references = network.encode_references(task.references, task.reference_rays)
 
         def predict(noisy: Tensor, timesteps: Tensor, strength: float = guidance) -> Tensor:
             return predict_guided(network, noisy, timesteps, task.target_rays, references, strength)
 
-        sampled = ddim_sample(predict, noise, num_steps)
+        def predict_noise(noisy: Tensor, timestep: int) -> Tensor:
+            timesteps = torch.full((len(task),), timestep, device=noise.device)
+            return noise_from_v(noisy, predict(noisy, timesteps), alpha_bars[timesteps])
+
+        sampled = ddim_sample(predict_noise, alpha_bars, noise, NUM_TIMESTEPS - 1, num_steps, limit=1.0)
         result = _scores("sampled", sampled, task)
         for timestep in x0_at:
             timesteps = torch.full((len(task),), timestep, device=noise.device)
-            alpha_bar = cosine_alpha_bars(noise.device)[timesteps]
+            alpha_bar = alpha_bars[timesteps]
             noisy = add_noise(task.targets, noise, alpha_bar)
             guess = x0_from_v(noisy, predict(noisy, timesteps, 1.0), alpha_bar).clamp(-1, 1)
             result |= _scores(f"x0_{timestep}", guess, task)

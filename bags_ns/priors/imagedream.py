@@ -1,4 +1,4 @@
-"""The networks of ImageDream (arXiv 2312.02201): the noise in four views at once, given an image and a text prompt.
+"""ImageDream (arXiv 2312.02201) as a prior: the noise in four views at once, given an image and a text prompt.
 
 Our own `MultiViewUNet` with plain diffusers and transformers encoders, read from the published folder. Score distillation
 is not done here.
@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from bags_ns.cameras import orbit_camera
-from bags_ns.priors.latent_diffusion import ClipPixels, LatentDiffusion, classifier_free_guidance, load_alphas_cumprod
+from bags_ns.cameras import orbit_camera, orbit_coordinates
+from bags_ns.priors.base import NoisePredictor, PriorCamera
+from bags_ns.priors.diffusion import guide
+from bags_ns.priors.latent_diffusion import LatentDiffusion, OpenPipeline, resized
 from bags_ns.priors.loading import (
     DIFFUSERS_MODEL,
     FEATURE_EXTRACTOR,
@@ -24,14 +26,13 @@ from bags_ns.priors.loading import (
     TOKENIZER,
     TRANSFORMERS_MODEL,
     PipelineLayout,
-    find_pipeline,
     frozen,
-    import_package,
     load_strictly,
     read_config,
     read_weights,
 )
 from bags_ns.priors.multiview_unet import MultiViewUNet
+from bags_ns.priors.reference import taken_by
 
 LAYOUT = PipelineLayout(
     name="ImageDream",
@@ -80,57 +81,107 @@ class ImageDreamConditioning:
         return ImageDreamConditioning(*(tensor.expand(samples, *tensor.shape[1:]) for tensor in tensors))
 
 
-class ImageDreamNetworks(LatentDiffusion):
+@dataclass(frozen=True)
+class ImageDreamReference:
+    """A reference image with its prompt, and the side from which it was taken."""
+
+    conditioning: ImageDreamConditioning
+    azimuth: Float[Tensor, ""]
+    """In radians; it is the front of ImageDream's own world."""
+
+
+class ImageDreamPrior(LatentDiffusion):
     """ImageDream's multi-view UNet with all that feeds it.
 
     Args:
         unet: The network, called as `MultiViewUNet`.
-        vae: diffusers `AutoencoderKL`.
         text_encoder: transformers `CLIPTextModel`.
         image_encoder: transformers `CLIPVisionModel`.
         tokenizer: transformers `CLIPTokenizer`.
-        clip_pixels: Preprocessing of the image encoder.
-        alphas_cumprod: The noise schedule.
+        prompt: What the animal is, for `condition`.
+        negative_prompt: What pictures of it should not be.
+        shared: What `LatentDiffusion` takes.
     """
+
+    num_views = 4
+    # Its published score distillation: a field of view of 45 to 50 degrees, from 0.6 to 0.75 / tan(fov / 2) away, level with
+    # the object; its authors widen that to elevations of 0 to 30 degrees.
+    camera = PriorCamera(
+        fov_deg=47.5, radius_range=(1.36, 1.70), elevation_range_deg=(0.0, 30.0), views_per_ring=num_views
+    )
 
     def __init__(
         self,
         unet: nn.Module,
-        vae: Any,
         text_encoder: Any,
         image_encoder: Any,
         tokenizer: Any,
-        clip_pixels: ClipPixels,
-        alphas_cumprod: Float[Tensor, " steps"],
+        prompt: str = "",
+        negative_prompt: str = "",
+        **shared: Any,
     ) -> None:
-        super().__init__(vae, alphas_cumprod)
+        super().__init__(**shared)
         self.unet = unet
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
         self.tokenizer = tokenizer
-        self.clip_pixels = clip_pixels
+        self.prompt = prompt
+        self.negative_prompt = negative_prompt
 
     @classmethod
     def from_pretrained(
-        cls, source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ImageDreamNetworks:
-        """Reads a folder, or a hub id (from the cache if it is there), in the layout of ashawkey/imagedream-ipmv-diffusers."""
-        diffusers = import_package("diffusers", LAYOUT.name)
-        transformers = import_package("transformers", LAYOUT.name)
-        folder = find_pipeline(source, LAYOUT)
-        options = {"torch_dtype": dtype, "local_files_only": True}
-        networks = {
-            "unet": _load_unet(folder / "unet").to(dtype),
-            "vae": diffusers.AutoencoderKL.from_pretrained(folder / "vae", **options),
-            "text_encoder": transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", **options),
-            "image_encoder": transformers.CLIPVisionModel.from_pretrained(folder / "image_encoder", **options),
-        }
+        cls,
+        source: str = LAYOUT.example,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        guidance: float = 5.0,
+        prompt: str = "",
+        negative_prompt: str = "",
+    ) -> ImageDreamPrior:
+        """Reads a folder, or a hub id (from the cache if it is there), in the layout of ashawkey/imagedream-ipmv-diffusers.
+
+        Raises:
+            ImportError, FileNotFoundError, ConnectionError, ValueError: a package, a file, the network or a fitting shape
+                is missing.
+        """
+        pipeline = OpenPipeline.find(source, LAYOUT, device, dtype)
+        folder, transformers = pipeline.folder, pipeline.transformers
+        unet = _load_unet(folder / "unet")
         return cls(
-            **{name: frozen(network, device) for name, network in networks.items()},
-            tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            clip_pixels=ClipPixels.load(folder),
-            alphas_cumprod=load_alphas_cumprod(folder, LAYOUT.name).to(device),
+            frozen(unet.to(pipeline.dtype), pipeline.device),
+            pipeline.read(transformers.CLIPTextModel, "text_encoder"),
+            pipeline.read(transformers.CLIPVisionModel, "image_encoder"),
+            transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            prompt,
+            negative_prompt,
+            guidance=guidance,
+            **pipeline.shared_parts(latent_size=unet.config.image_size),
         )
+
+    @torch.no_grad()
+    def condition(
+        self, images: Float[Tensor, "R H W 3"], camera_to_worlds: Float[Tensor, "R 4 4"], fovs_deg: Float[Tensor, " R"]
+    ) -> ImageDreamReference:
+        """Conditioning on the first picture, as its own camera would have taken it, and on the prompts."""
+        azimuth, _, distance = orbit_coordinates(camera_to_worlds[0])
+        picture, _ = taken_by(images[0], float(fovs_deg[0]), float(distance), self.camera)
+        conditioning = self.encode_image(resized(picture, self.image_size), self.prompt, self.negative_prompt)
+        return ImageDreamReference(conditioning, azimuth.to(self.device))
+
+    def noise_predictor(
+        self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: ImageDreamReference
+    ) -> NoisePredictor:
+        """The guided network for V views, four of a ring after four of another."""
+        azimuth, elevation, _ = orbit_coordinates(camera_to_worlds.to(self.device))
+        cameras = imagedream_cameras(azimuth - conditioning.azimuth, elevation).unflatten(0, (-1, self.num_views))
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            latents = x_t.unflatten(0, (-1, self.num_views))
+            timesteps = torch.full((len(latents),), t, device=self.device)
+            noise = self.predict_noise(latents, timesteps, cameras, conditioning.conditioning, self.guidance)
+            return noise.flatten(0, 1)
+
+        return predict
 
     @torch.no_grad()
     def encode_text(self, prompt: str) -> Float[Tensor, "1 L D"]:
@@ -186,7 +237,7 @@ class ImageDreamNetworks(LatentDiffusion):
             ip_img=_zeros_first(cond.image_latents),
         )
         views = noise.unflatten(0, (2, samples, num_frames))[:, :, :-1].to(latents)
-        return classifier_free_guidance(views[0], views[1], guidance)
+        return guide(views[1], views[0], guidance)
 
 
 def _with_image_frame(frames: Float[Tensor, "B F ..."]) -> Float[Tensor, "B F_plus_1 ..."]:

@@ -1,23 +1,20 @@
-"""What the pretrained latent-diffusion priors share: pixels to latents and CLIP inputs, the noise schedule, guidance."""
+"""What the pretrained latent-diffusion priors share: reading their folders, pixels to latents and back, CLIP inputs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bags_ns.priors.loading import import_package, read_config
-
-
-def classifier_free_guidance(
-    unconditional: Float[Tensor, "*shape"], conditional: Float[Tensor, "*shape"], guidance: float
-) -> Float[Tensor, "*shape"]:
-    """unconditional + guidance * (conditional - unconditional), arXiv 2207.12598 with guidance = 1 + w."""
-    return unconditional + guidance * (conditional - unconditional)
+from bags_ns.priors.loading import PipelineLayout, find_pipeline, frozen, import_package, read_config
+from bags_ns.priors.placement import choose_device, has_bfloat16
+from bags_ns.progress import say
 
 
 def load_alphas_cumprod(folder: Path, prior: str) -> Float[Tensor, " steps"]:
@@ -62,17 +59,82 @@ class ClipPixels:
         return (resized - image.new_tensor(self.mean)[:, None, None]) / image.new_tensor(self.std)[:, None, None]
 
 
-class LatentDiffusion:
-    """The image autoencoder and the noise schedule of a prior; a plain object, so that no checkpoint contains it.
+@dataclass(frozen=True)
+class OpenPipeline:
+    """A published folder whose parts are being read, each frozen, onto one device in one type."""
 
-    Attributes:
-        vae: A diffusers `AutoencoderKL`.
-        alphas_cumprod: [steps] share of signal variance left at each timestep.
+    layout: PipelineLayout
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+    diffusers: ModuleType
+    transformers: ModuleType
+
+    @staticmethod
+    def find(
+        source: str, layout: PipelineLayout, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> OpenPipeline:
+        """A folder, or a hub id (from the cache if it is there). Half precision on CUDA, float32 on the CPU unless told."""
+        diffusers = import_package("diffusers", layout.name)
+        transformers = import_package("transformers", layout.name)
+        device = choose_device(device)
+        if dtype is None:
+            # float16 would need its gradients scaled: those of a latent are below its smallest numbers.
+            dtype = torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else torch.float32
+        folder = find_pipeline(source, layout)
+        say(f"Loading {layout.name} from {folder} onto {device}.")
+        return OpenPipeline(layout, folder, device, dtype, diffusers, transformers)
+
+    def read(self, model_class: Any, part: str) -> Any:
+        """The network of `part`, a model class of diffusers or transformers."""
+        network = model_class.from_pretrained(self.folder / part, torch_dtype=self.dtype, local_files_only=True)
+        return frozen(network, self.device)
+
+    def shared_parts(self, latent_size: int) -> dict[str, Any]:
+        """Autoencoder, noise schedule, CLIP preprocessing and size of the pictures: what every such prior is made with."""
+        vae = self.read(self.diffusers.AutoencoderKL, "vae")
+        return {
+            "vae": vae,
+            "clip_pixels": ClipPixels.load(self.folder),
+            "alphas_cumprod": load_alphas_cumprod(self.folder, self.layout.name).to(self.device),
+            "image_size": latent_size * 2 ** (len(vae.config.block_out_channels) - 1),
+        }
+
+
+def resized(pictures: Float[Tensor, "*views H W 3"], size: int) -> Float[Tensor, "B 3 size size"]:
+    """Square pictures as networks take them, antialiased."""
+    channels_first = pictures.reshape(-1, *pictures.shape[-3:]).permute(0, 3, 1, 2)
+    if channels_first.shape[-1] == size:
+        return channels_first
+    return torch.nn.functional.interpolate(channels_first, [size] * 2, mode="bilinear", antialias=True)
+
+
+class LatentDiffusion:
+    """A prior that works on an autoencoder's latents; a plain object, so that no checkpoint contains it.
+
+    Args:
+        vae: diffusers `AutoencoderKL`.
+        clip_pixels: preprocessing of the image encoder.
+        alphas_cumprod: the noise schedule.
+        image_size: side of its pictures, in pixels.
+        guidance: strength of classifier-free guidance in `noise_predictor`.
     """
 
-    def __init__(self, vae: Any, alphas_cumprod: Float[Tensor, " steps"]) -> None:
+    limit = math.inf
+
+    def __init__(
+        self,
+        vae: Any,
+        clip_pixels: ClipPixels,
+        alphas_cumprod: Float[Tensor, " steps"],
+        image_size: int = 256,
+        guidance: float = 5.0,
+    ) -> None:
         self.vae = vae
+        self.clip_pixels = clip_pixels
         self.alphas_cumprod = alphas_cumprod
+        self.image_size = image_size
+        self.guidance = guidance
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +145,14 @@ class LatentDiffusion:
     def dtype(self) -> torch.dtype:
         """What the networks compute in."""
         return next(self.vae.parameters()).dtype
+
+    def encode(self, renders: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V 4 h w"]:
+        """Scaled latents of renders, on the prior's device."""
+        return self.encode_latents(resized(renders.to(self.device), self.image_size))
+
+    def decode(self, x: Float[Tensor, "V 4 h w"]) -> Float[Tensor, "V S S 3"]:
+        """Pictures in [0, 1] of scaled latents."""
+        return self.decode_latents(x).permute(0, 2, 3, 1)
 
     def encode_latents(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
         """Scaled latents (the mode) of images in [0, 1], differentiable; on the device and in the type of `image`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bags_ns.cameras import look_at
 from bags_ns.losses import mask_box
+from bags_ns.priors.base import PriorCamera
 
 MARGIN = 1.3
 """Side of the recut picture relative to the longer side of the silhouette's box."""
@@ -63,6 +64,31 @@ def recut(
     rays = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ (opencv.T @ turned).T
     pixels = (rays @ K.T)[..., :2] / rays[..., 2:]
     return Reference(_sample_on_white(frame, pixels, size), position, direction, math.degrees(2 * math.atan(half)))
+
+
+def taken_by(
+    picture: Float[Tensor, "S S 3"], fov_deg: float, distance: float, camera: PriorCamera
+) -> tuple[Float[Tensor, "S S 3"], float]:
+    """The picture as a prior's own camera would have taken it, and from how far away.
+
+    With another field of view the same picture is taken from another distance (perspective within the animal aside). Where
+    that is nearer than the prior knows, as in a narrow view of the animal from the front, white is added all round.
+
+    Args:
+        picture: on white, the animal in its middle.
+        fov_deg: its field of view, in degrees.
+        distance: from the camera to the animal's middle, in lengths of the animal.
+        camera: what the prior was trained on.
+    """
+    radius = distance * math.tan(math.radians(fov_deg / 2)) / math.tan(math.radians(camera.fov_deg / 2))
+    nearest, farthest = camera.radius_range
+    if radius >= nearest:
+        return picture, min(radius, farthest)
+    size = len(picture)
+    border = round(size * (1 - radius / nearest) / 2)
+    channels_first = picture.permute(2, 0, 1)[None]
+    inner = F.interpolate(channels_first, [size - 2 * border] * 2, mode="bilinear", antialias=True)
+    return F.pad(inner, [border] * 4, value=1.0)[0].permute(1, 2, 0), nearest
 
 
 def _sample_on_white(frame: Float[Tensor, "H W 4"], pixels: Float[Tensor, "fine fine 2"], size: int) -> Tensor:

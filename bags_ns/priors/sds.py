@@ -5,12 +5,14 @@ noise prediction (classifier-free guidance, arXiv 2207.12598):
 
     sds    gradient w(t) (eps_hat - n), w(t) = 1 - abar_t            DreamFusion, arXiv 2209.14988
     x0     squared distance of x to the one-step reconstruction x0_hat(x_t), which is held fixed
+    views  squared distance to views sampled in many steps, see `sampled_views`
 
-Both are annealed: t falls linearly over the run from `t_start` to `t_end` of the diffusion's own steps.
+All are annealed: t falls linearly over the run from `t_start` to `t_end` of the diffusion's own steps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,8 +27,8 @@ from bags_ns.priors.base import DiffusionPrior, NoisePredictor
 class SDSConfig:
     """How a prior's opinion is turned into a loss."""
 
-    variant: Literal["sds", "x0"] = "sds"
-    """sds: the score's own gradient; x0: distance to the one-step reconstruction, smoother and lower in contrast."""
+    variant: Literal["sds", "x0", "views"] = "sds"
+    """sds: the score's own gradient; x0: distance to the one-step reconstruction, smoother and lower in contrast; views: distance to views sampled now and then."""
     t_start: float = 0.96
     """Noise level at the start of the prior's work, as a fraction of its diffusion steps."""
     t_end: float = 0.02
@@ -46,6 +48,7 @@ def sds_loss(
     t: int,
     variant: Literal["sds", "x0"],
     noise: Float[Tensor, "V C H W"],
+    limit: float = math.inf,
 ) -> Float[Tensor, ""]:
     """Loss whose gradient in `images` is the variant's, summed over a view's entries and averaged over the V views.
 
@@ -56,6 +59,7 @@ def sds_loss(
         t: diffusion step.
         variant: see the module docstring.
         noise: n, standard normal.
+        limit: largest magnitude of a clean picture in this space.
 
     Returns:
         A scalar. For `sds` its value is that of a quadratic with the right gradient, not a likelihood.
@@ -68,7 +72,7 @@ def sds_loss(
         if variant == "sds":
             target = images - (1 - alpha_bar).to(images.dtype) * (predicted - noise)
         else:
-            target = ((noisy - sigma * predicted) / signal.clamp_min(1e-4)).clamp(-1, 1)
+            target = ((noisy - sigma * predicted) / signal.clamp_min(1e-4)).clamp(-limit, limit)
     return 0.5 * (images - target).square().sum() / len(images)
 
 
@@ -84,5 +88,6 @@ def prior_loss(
     x = prior.encode(renders)
     t = timestep(config, progress, len(prior.alphas_cumprod))
     predict = prior.noise_predictor(camera_to_worlds, conditioning)
-    loss = sds_loss(x, predict, prior.alphas_cumprod, t, config.variant, torch.randn_like(x))
+    assert config.variant != "views", "sampled views are fitted by the caller, see `SampledViews`"
+    loss = sds_loss(x, predict, prior.alphas_cumprod, t, config.variant, torch.randn_like(x), prior.limit)
     return (loss / x[0].numel()).to(renders.device)

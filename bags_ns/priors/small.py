@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bags_ns.priors.base import NoisePredictor, PriorCamera
 from bags_ns.priors.diffusion import cosine_alpha_bars, guide, noise_from_v
+from bags_ns.priors.placement import choose_device, has_bfloat16
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_weights import load_network
 from bags_ns.priors.view_unet import ReferenceCache, ViewUNet
@@ -44,6 +45,7 @@ class SmallPrior:
     num_views = 4
     """Views that it judges at once; any number from 1 to 4 works."""
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 40.0))
+    limit = 1.0
 
     def __init__(
         self,
@@ -52,9 +54,9 @@ class SmallPrior:
         dtype: torch.dtype | None = None,
         guidance: float = 2.0,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.guidance = guidance
-        self.dtype = dtype or _fast_dtype(self.device)
+        self.dtype = dtype or (torch.bfloat16 if has_bfloat16(self.device) else torch.float32)
         network = _load_bundled(self.device) if weights is None else load_network(weights, self.device)[0]
         self.network = network.to(self.dtype).requires_grad_(False)
         self.image_size = network.config.image_size
@@ -75,11 +77,20 @@ class SmallPrior:
         pictures = F.interpolate(renders.permute(0, 3, 1, 2), [self.image_size] * 2, mode="area")
         return (2 * pictures - 1).to(self.device)
 
+    def decode(self, x: Float[Tensor, "V 3 size size"]) -> Float[Tensor, "V size size 3"]:
+        """Pixels in [0, 1]."""
+        return (0.5 * x.detach() + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
     def noise_predictor(
         self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
     ) -> NoisePredictor:
-        """The guided network for V views with the prior's own field of view."""
-        return lambda x_t, t: self.predict_noise(x_t, t, camera_to_worlds, conditioning)
+        """The guided network for V views with the prior's own field of view, `num_views` of them together."""
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            groups = zip(x_t.split(self.num_views), camera_to_worlds.split(self.num_views), strict=True)
+            return torch.cat([self.predict_noise(noisy, t, cameras, conditioning) for noisy, cameras in groups])
+
+        return predict
 
     def rays_of(
         self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: SmallConditioning
@@ -128,10 +139,3 @@ def _load_bundled(device: torch.device) -> ViewUNet:
         raise FileNotFoundError(f"{resource} is missing: make it with `bags train-prior`, or reinstall the package")
     with as_file(resource) as path:
         return load_network(path, device)[0]
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs that have it and on CPUs with instructions for it (twice as fast there), else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32

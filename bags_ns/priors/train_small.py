@@ -1,4 +1,4 @@
-"""Trains the small prior on made-up animals: `bags train-prior`, or `python -m bags_ns.priors.train_small`.
+"""Trains the small prior on made-up animals: `bags train-prior`, or with every knob `python -m bags_ns.priors.train_small`.
 
 A run may be cut into commands: each goes on with `--resume` and does its part of one learning-rate schedule
 (`--schedule-end`). To stay small a checkpoint holds weights only, so Adam's moments start anew, with a short warm-up.

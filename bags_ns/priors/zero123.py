@@ -1,4 +1,4 @@
-"""The networks of Zero123-XL (arXiv 2303.11328): the noise in a novel view, given one image and the camera's change.
+"""Zero123-XL (arXiv 2303.11328) as a prior: the noise in a novel view, given one image and the camera's change.
 
 Plain diffusers and transformers classes and one linear layer, read from the published folder. Score distillation is not
 done here.
@@ -14,7 +14,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from bags_ns.priors.latent_diffusion import ClipPixels, LatentDiffusion, classifier_free_guidance, load_alphas_cumprod
+from bags_ns.cameras import orbit_coordinates
+from bags_ns.priors.base import NoisePredictor, PriorCamera
+from bags_ns.priors.diffusion import guide
+from bags_ns.priors.latent_diffusion import LatentDiffusion, OpenPipeline, resized
 from bags_ns.priors.loading import (
     DIFFUSERS_MODEL,
     DIFFUSERS_WEIGHTS,
@@ -22,12 +25,11 @@ from bags_ns.priors.loading import (
     SCHEDULER,
     TRANSFORMERS_MODEL,
     PipelineLayout,
-    find_pipeline,
     frozen,
-    import_package,
     load_strictly,
     read_weights,
 )
+from bags_ns.priors.reference import taken_by
 
 LAYOUT = PipelineLayout(
     name="Zero123",
@@ -69,57 +71,87 @@ class Zero123Conditioning:
     """Unscaled latents of the image."""
 
 
-class Zero123Networks(LatentDiffusion):
-    """Zero123's UNet with all that feeds it.
+@dataclass(frozen=True)
+class Zero123Reference:
+    """A reference image and where it was taken from."""
+
+    conditioning: Zero123Conditioning
+    orbit: Float[Tensor, " 3"]
+    """Azimuth, elevation (radians) and radius."""
+
+
+class Zero123Prior(LatentDiffusion):
+    """Zero123's UNet with all that feeds it; each view is judged on its own.
 
     Args:
         unet: diffusers `UNet2DConditionModel` with 8 input channels.
-        vae: diffusers `AutoencoderKL`.
         image_encoder: transformers `CLIPVisionModelWithProjection`.
         camera_projection: Linear from (image embedding, camera change) to the token that the UNet attends to.
-        clip_pixels: Preprocessing of the image encoder.
-        alphas_cumprod: The noise schedule.
+        shared: what `LatentDiffusion` takes.
     """
 
-    def __init__(
-        self,
-        unet: Any,
-        vae: Any,
-        image_encoder: Any,
-        camera_projection: nn.Module,
-        clip_pixels: ClipPixels,
-        alphas_cumprod: Float[Tensor, " steps"],
-    ) -> None:
-        super().__init__(vae, alphas_cumprod)
+    num_views = 1
+    # Its training pictures (the published Objaverse renders): 35 mm lens on a 32 mm sensor, objects of longest side 1, any
+    # elevation. An animal on its ground is seldom seen from below.
+    camera = PriorCamera(fov_deg=49.13, radius_range=(1.5, 2.2), elevation_range_deg=(-20.0, 45.0))
+
+    def __init__(self, unet: Any, image_encoder: Any, camera_projection: nn.Module, **shared: Any) -> None:
+        super().__init__(**shared)
         self.unet = unet
         self.image_encoder = image_encoder
         self.camera_projection = camera_projection
-        self.clip_pixels = clip_pixels
 
     @classmethod
     def from_pretrained(
-        cls, source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> Zero123Networks:
-        """Reads a folder, or a hub id (from the cache if it is there), in the layout of ashawkey/zero123-xl-diffusers."""
-        diffusers = import_package("diffusers", LAYOUT.name)
-        transformers = import_package("transformers", LAYOUT.name)
-        folder = find_pipeline(source, LAYOUT)
-        options = {"torch_dtype": dtype, "local_files_only": True}
-        vision_class = transformers.CLIPVisionModelWithProjection
-        networks = {
-            "unet": diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", **options),
-            "vae": diffusers.AutoencoderKL.from_pretrained(folder / "vae", **options),
-            "image_encoder": vision_class.from_pretrained(folder / "image_encoder", **options),
-        }
-        token_dim = networks["unet"].config.cross_attention_dim
-        embedding_dim = networks["image_encoder"].config.projection_dim
-        projection = _load_camera_projection(folder, embedding_dim + CAMERA_DIM, token_dim)
-        networks["camera_projection"] = projection.to(dtype)
-        return cls(
-            **{name: frozen(network, device) for name, network in networks.items()},
-            clip_pixels=ClipPixels.load(folder),
-            alphas_cumprod=load_alphas_cumprod(folder, LAYOUT.name).to(device),
+        cls,
+        source: str = LAYOUT.example,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        guidance: float = 5.0,
+    ) -> Zero123Prior:
+        """Reads a folder, or a hub id (from the cache if it is there), in the layout of ashawkey/zero123-xl-diffusers.
+
+        Raises:
+            ImportError, FileNotFoundError, ConnectionError, ValueError: a package, a file, the network or a fitting shape
+                is missing.
+        """
+        pipeline = OpenPipeline.find(source, LAYOUT, device, dtype)
+        unet = pipeline.read(pipeline.diffusers.UNet2DConditionModel, "unet")
+        image_encoder = pipeline.read(pipeline.transformers.CLIPVisionModelWithProjection, "image_encoder")
+        projection = _load_camera_projection(
+            pipeline.folder, image_encoder.config.projection_dim + CAMERA_DIM, unet.config.cross_attention_dim
         )
+        return cls(
+            unet,
+            image_encoder,
+            frozen(projection.to(pipeline.dtype), pipeline.device),
+            guidance=guidance,
+            **pipeline.shared_parts(latent_size=unet.config.sample_size),
+        )
+
+    @torch.no_grad()
+    def condition(
+        self, images: Float[Tensor, "R H W 3"], camera_to_worlds: Float[Tensor, "R 4 4"], fovs_deg: Float[Tensor, " R"]
+    ) -> Zero123Reference:
+        """Conditioning on the first picture, as its own camera would have taken it."""
+        azimuth, elevation, distance = orbit_coordinates(camera_to_worlds[0])
+        picture, radius = taken_by(images[0], float(fovs_deg[0]), float(distance), self.camera)
+        orbit = torch.stack([azimuth, elevation, torch.full_like(azimuth, radius)]).to(self.device)
+        return Zero123Reference(self.encode_image(resized(picture, self.image_size)), orbit)
+
+    def noise_predictor(
+        self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: Zero123Reference
+    ) -> NoisePredictor:
+        """The guided network for V views."""
+        azimuth, elevation, radius = orbit_coordinates(camera_to_worlds.to(self.device))
+        first_azimuth, first_elevation, first_radius = conditioning.orbit
+        change = camera_change(first_elevation - elevation, azimuth - first_azimuth, radius - first_radius)
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            timesteps = torch.full((len(x_t),), t, device=self.device)
+            return self.predict_noise(x_t, timesteps, change, conditioning.conditioning, self.guidance)
+
+        return predict
 
     @torch.no_grad()
     def encode_image(self, image: Float[Tensor, "B 3 H W"]) -> Zero123Conditioning:
@@ -158,7 +190,7 @@ class Zero123Networks(LatentDiffusion):
             encoder_hidden_states=torch.cat([torch.zeros_like(tokens), tokens]),
         ).sample
         unconditional, conditional = noise.to(latents).chunk(2)
-        return classifier_free_guidance(unconditional, conditional, guidance)
+        return guide(conditional, unconditional, guidance)
 
 
 def _load_camera_projection(folder: Path, in_features: int, out_features: int) -> nn.Linear:

@@ -17,6 +17,11 @@ from bags_ns.priors.diffusion import (
     x0_from_v,
 )
 
+ALPHA_BARS = {
+    "cosine": cosine_alpha_bars(),
+    "scaled linear": torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0),
+}
+
 
 @pytest.fixture
 def generator() -> torch.Generator:
@@ -39,18 +44,28 @@ def test_v_gives_back_picture_and_noise(timestep: int, generator: torch.Generato
     torch.testing.assert_close(noise_from_v(x_t, v, alpha_bar), noise)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "scaled linear"])
 @pytest.mark.parametrize("num_steps", [1, 7, 40])
-def test_ddim_with_a_perfect_network_gives_the_picture(num_steps: int, generator: torch.Generator):
-    picture = torch.rand(2, 1, 3, 4, 4, generator=generator) * 2 - 1
-    alpha_bars = cosine_alpha_bars()
+def test_ddim_with_a_perfect_network_gives_the_picture(num_steps: int, schedule: str, generator: torch.Generator):
+    picture = torch.rand(2, 1, 3, 4, 4, generator=generator, dtype=torch.float64) * 2 - 1
+    noise = torch.randn(picture.shape, generator=generator, dtype=torch.float64)
+    alpha_bars = ALPHA_BARS[schedule]
 
-    def knows_the_picture(x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        alpha_bar = alpha_bars[timesteps].view(-1, 1, 1, 1, 1)
-        noise = (x_t - alpha_bar.sqrt() * picture) / (1 - alpha_bar).sqrt()
-        return (alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * picture).float()
+    def knows_the_picture(x_t: torch.Tensor, t: int) -> torch.Tensor:
+        return (x_t - alpha_bars[t].sqrt() * picture) / (1 - alpha_bars[t]).sqrt()
 
-    sampled = ddim_sample(knows_the_picture, torch.randn(picture.shape, generator=generator), num_steps)
-    torch.testing.assert_close(sampled, picture, atol=1e-4, rtol=0)
+    sampled = ddim_sample(knows_the_picture, alpha_bars, noise, NUM_TIMESTEPS - 1, num_steps)
+    torch.testing.assert_close(sampled, picture, atol=1e-6, rtol=0)
+    sampled = ddim_sample(knows_the_picture, alpha_bars, noise, NUM_TIMESTEPS - 1, num_steps, limit=0.5)
+    torch.testing.assert_close(sampled, picture.clamp(-0.5, 0.5), atol=1e-6, rtol=0)
+
+
+def test_ddim_leaves_what_the_network_takes_for_clean(generator: torch.Generator):
+    """A network that names the noise that was added gives back the picture, from any step."""
+    picture, noise = torch.randn(2, 3, 4, 8, 8, generator=generator, dtype=torch.float64)
+    for t in (20, 500, 960):
+        noisy = add_noise(picture, noise, cosine_alpha_bars()[t].expand(3))
+        torch.testing.assert_close(ddim_sample(lambda *_: noise, cosine_alpha_bars(), noisy, t, 5), picture)
 
 
 def test_guidance_is_linear_between_without_and_with_references(generator: torch.Generator):

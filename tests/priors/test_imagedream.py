@@ -1,4 +1,4 @@
-"""ImageDream's networks: cameras, what the UNet is given, guidance, and loading a tiny pipeline in the published layout."""
+"""ImageDream: cameras, what the UNet is given, guidance, and loading a tiny pipeline in the published layout."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from tiny_pipelines import IMAGE_SIZE, TOKEN_DIM, UNET_CONFIG, save_imagedream, write_json
 from torch import nn
 
-from bags_ns.priors.imagedream import ImageDreamConditioning, ImageDreamNetworks, imagedream_cameras
+from bags_ns.priors.imagedream import ImageDreamConditioning, ImageDreamPrior, imagedream_cameras
 from bags_ns.priors.latent_diffusion import ClipPixels
 
 NUM_VIEWS = 4
@@ -23,9 +23,10 @@ class FakeUNet(nn.Module):
 
 
 @pytest.fixture
-def fake() -> ImageDreamNetworks:
+def fake() -> ImageDreamPrior:
     pixels = ClipPixels(28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return ImageDreamNetworks(FakeUNet(), nn.Linear(1, 1), None, None, None, pixels, torch.ones(1000))
+    shared = {"vae": nn.Linear(1, 1), "clip_pixels": pixels, "alphas_cumprod": torch.ones(1000)}
+    return ImageDreamPrior(FakeUNet(), None, None, None, **shared)
 
 
 def make_views(samples: int = 2) -> dict[str, torch.Tensor]:
@@ -91,31 +92,31 @@ def make_image() -> torch.Tensor:
 
 
 def test_a_pipeline_on_disk_loads_and_predicts(pipeline):
-    networks = ImageDreamNetworks.from_pretrained(str(pipeline))
-    conditioning = networks.encode_image(make_image(), "a dog")
+    prior = ImageDreamPrior.from_pretrained(str(pipeline))
+    conditioning = prior.encode_image(make_image(), "a dog")
     assert conditioning.text.shape == (1, 77, TOKEN_DIM)
     assert conditioning.image_tokens.shape == (1, 5, 1280) and conditioning.image_latents.shape == (1, 4, 8, 8)
     views = make_views()
-    noise = networks.predict_noise(**views, conditioning=conditioning, guidance=5.0)
+    noise = prior.predict_noise(**views, conditioning=conditioning, guidance=5.0)
     assert noise.shape == views["latents"].shape and noise.isfinite().all()
-    again = ImageDreamNetworks.from_pretrained(str(pipeline))
+    again = ImageDreamPrior.from_pretrained(str(pipeline))
     repeated = again.predict_noise(**views, conditioning=again.encode_image(make_image(), "a dog"), guidance=5.0)
     torch.testing.assert_close(noise, repeated, rtol=0, atol=0)
 
 
 def test_image_tokens_are_the_second_last_hidden_state(pipeline):
-    networks = ImageDreamNetworks.from_pretrained(str(pipeline))
-    pixels = networks.clip_pixels(make_image())
-    embedded = networks.image_encoder(pixels, output_hidden_states=True).hidden_states
+    prior = ImageDreamPrior.from_pretrained(str(pipeline))
+    pixels = prior.clip_pixels(make_image())
+    embedded = prior.image_encoder(pixels, output_hidden_states=True).hidden_states
     assert len(embedded) == 3  # the embeddings and two layers
-    torch.testing.assert_close(networks.encode_image(make_image()).image_tokens, embedded[1])
+    torch.testing.assert_close(prior.encode_image(make_image()).image_tokens, embedded[1])
 
 
 def test_prompt_and_image_both_matter(pipeline):
-    networks = ImageDreamNetworks.from_pretrained(str(pipeline))
+    prior = ImageDreamPrior.from_pretrained(str(pipeline))
     views = make_views(samples=1)
-    predict = lambda *args: networks.predict_noise(  # noqa: E731
-        **views, conditioning=networks.encode_image(*args), guidance=5.0
+    predict = lambda *args: prior.predict_noise(  # noqa: E731
+        **views, conditioning=prior.encode_image(*args), guidance=5.0
     )
     noise = predict(make_image(), "a dog")
     assert not torch.allclose(noise, predict(make_image(), "a camel"), atol=1e-5)
@@ -123,16 +124,16 @@ def test_prompt_and_image_both_matter(pipeline):
 
 
 def test_nothing_of_the_networks_is_trained(pipeline):
-    networks = ImageDreamNetworks.from_pretrained(str(pipeline))
-    for network in (networks.unet, networks.vae, networks.text_encoder, networks.image_encoder):
+    prior = ImageDreamPrior.from_pretrained(str(pipeline))
+    for network in (prior.unet, prior.vae, prior.text_encoder, prior.image_encoder):
         assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
 def test_half_precision_networks_take_and_give_float32(pipeline):
-    networks = ImageDreamNetworks.from_pretrained(str(pipeline), dtype=torch.bfloat16)
-    conditioning = networks.encode_image(make_image())
-    assert networks.unet.dtype == networks.dtype == conditioning.image_tokens.dtype == torch.bfloat16
-    noise = networks.predict_noise(**make_views(), conditioning=conditioning, guidance=5.0)
+    prior = ImageDreamPrior.from_pretrained(str(pipeline), dtype=torch.bfloat16)
+    conditioning = prior.encode_image(make_image())
+    assert prior.unet.dtype == prior.dtype == conditioning.image_tokens.dtype == torch.bfloat16
+    noise = prior.predict_noise(**make_views(), conditioning=conditioning, guidance=5.0)
     assert noise.dtype == torch.float32
 
 
@@ -149,11 +150,11 @@ def test_another_unet_is_one_line(tmp_path, changes, message):
     folder = save_imagedream(tmp_path)
     write_json(folder / "unet" / "config.json", UNET_CONFIG | changes)
     with pytest.raises(ValueError, match=message) as error:
-        ImageDreamNetworks.from_pretrained(str(folder))
+        ImageDreamPrior.from_pretrained(str(folder))
     assert "\n" not in str(error.value)
 
 
 def test_a_pipeline_without_a_part_is_one_line(tmp_path):
     pytest.importorskip("transformers", reason="the CLIP encoders of this prior need transformers")
     with pytest.raises(FileNotFoundError, match="is not a complete ImageDream pipeline, it lacks unet/config.json, "):
-        ImageDreamNetworks.from_pretrained(str(tmp_path))
+        ImageDreamPrior.from_pretrained(str(tmp_path))

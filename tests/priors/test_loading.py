@@ -124,14 +124,14 @@ def test_another_kind_of_repository_is_one_line(hub):
         find_pipeline("owner/toy", LAYOUT)
 
 
-@pytest.mark.parametrize("networks", [zero123.Zero123Networks, imagedream.ImageDreamNetworks])
+@pytest.mark.parametrize("prior", [zero123.Zero123Prior, imagedream.ImageDreamPrior])
 @pytest.mark.parametrize("package", ["diffusers", "transformers"])
-def test_a_missing_package_is_one_line(monkeypatch, tmp_path, networks, package):
+def test_a_missing_package_is_one_line(monkeypatch, tmp_path, prior, package):
     monkeypatch.setitem(sys.modules, "diffusers", ModuleType("diffusers"))  # quicker than the real one
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError) as error:
-        networks.from_pretrained(str(tmp_path))
-    name = networks.__name__.removesuffix("Networks")
+        prior.from_pretrained(str(tmp_path))
+    name = prior.__name__.removesuffix("Prior")
     assert str(error.value) == f"the {name} prior needs the package {package}: pip install 'bags-ns[priors]'"
 
 

@@ -61,6 +61,19 @@ def test_guidance_goes_on_from_the_conditional(prior: SmallPrior):
     torch.testing.assert_close(v3, v0 + 3 * (v1 - v0), atol=1e-4, rtol=1e-4)
 
 
+def test_more_views_than_it_judges_together_are_judged_in_groups(prior: SmallPrior):
+    x_t, views = torch.randn(6, 3, 16, 16), views_at(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    known = prior.condition(torch.rand(16, 16, 3)[None], views_at(0.0), torch.tensor([40.0]))
+    together = prior.noise_predictor(views, known)(x_t, 500)
+    for group in (slice(0, 4), slice(4, 6)):
+        torch.testing.assert_close(together[group], prior.predict_noise(x_t[group], 500, views[group], known))
+
+
+def test_what_is_encoded_can_be_decoded(prior: SmallPrior):
+    renders = torch.rand(2, 16, 16, 3)
+    torch.testing.assert_close(prior.decode(prior.encode(renders)), renders)
+
+
 def test_noise_and_picture_fit_the_noisy_view(prior: SmallPrior):
     x_t, views, known = (
         torch.randn(1, 3, 16, 16),

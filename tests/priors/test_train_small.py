@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bags_ns.cli import TrainPrior
 from bags_ns.priors.creature_views import NUM_VIEWS, CreatureStudio, ViewRanges, random_cameras
 from bags_ns.priors.evaluate_small import ViewTask, evaluate_task, load_pairs, trivial_scores
 from bags_ns.priors.small_weights import MAX_BYTES, load_network
@@ -51,6 +52,15 @@ def test_thirty_steps_learn_and_a_second_command_goes_on(tmp_path: Path):
     assert resumed.train()["step"] == 33
     assert np.mean(losses[-3:]) < 1.3 * before
     assert [entry["step"] for entry in json.loads((tmp_path / "b" / "small.json").read_text())["history"]] == [30, 33]
+
+
+def test_the_verb_passes_on_what_it_is_given_and_keeps_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[TrainSmallPriorConfig] = []
+    monkeypatch.setattr("bags_ns.priors.train_small.train_small_prior", seen.append)
+    TrainPrior().run()
+    TrainPrior(tmp_path, num_animals=4, max_steps=7, device="cpu").run()
+    assert seen[0] == TrainSmallPriorConfig()
+    assert seen[1] == TrainSmallPriorConfig(tmp_path, num_animals=4, chunk=4, max_steps=7, device="cpu")
 
 
 def test_a_finished_schedule_is_not_begun_again_unasked(tmp_path: Path):

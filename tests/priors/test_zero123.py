@@ -1,4 +1,4 @@
-"""Zero123's networks: what the UNet is given, guidance, and loading a tiny pipeline in the published layout."""
+"""Zero123: what the UNet is given, guidance, and loading a tiny pipeline in the published layout."""
 
 import math
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from tiny_pipelines import IMAGE_SIZE, TOKEN_DIM, save_zero123
 from torch import nn
 
 from bags_ns.priors.latent_diffusion import ClipPixels
-from bags_ns.priors.zero123 import Zero123Conditioning, Zero123Networks, camera_change
+from bags_ns.priors.zero123 import Zero123Conditioning, Zero123Prior, camera_change
 
 
 class FakeUNet:
@@ -23,10 +23,11 @@ class FakeUNet:
 
 
 @pytest.fixture
-def fake() -> Zero123Networks:
+def fake() -> Zero123Prior:
     torch.manual_seed(0)
     pixels = ClipPixels(28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Zero123Networks(FakeUNet(), nn.Linear(1, 1), None, nn.Linear(6 + 4, 6), pixels, torch.ones(1000))
+    shared = {"vae": nn.Linear(1, 1), "clip_pixels": pixels, "alphas_cumprod": torch.ones(1000)}
+    return Zero123Prior(FakeUNet(), None, nn.Linear(6 + 4, 6), **shared)
 
 
 def make_views(count: int = 3) -> dict[str, torch.Tensor]:
@@ -72,44 +73,44 @@ def pipeline(tmp_path_factory):
 
 
 def test_a_pipeline_on_disk_loads_and_predicts(pipeline):
-    networks = Zero123Networks.from_pretrained(str(pipeline))
+    prior = Zero123Prior.from_pretrained(str(pipeline))
     image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
-    conditioning = networks.encode_image(image)
+    conditioning = prior.encode_image(image)
     assert conditioning.embedding.shape == (1, TOKEN_DIM) and conditioning.latents.shape == (1, 4, 8, 8)
     views = make_views()
-    noise = networks.predict_noise(**views, conditioning=conditioning, guidance=5.0)
+    noise = prior.predict_noise(**views, conditioning=conditioning, guidance=5.0)
     assert noise.shape == (3, 4, 8, 8) and noise.isfinite().all()
-    again = Zero123Networks.from_pretrained(str(pipeline))
+    again = Zero123Prior.from_pretrained(str(pipeline))
     repeated = again.predict_noise(**views, conditioning=again.encode_image(image), guidance=5.0)
     torch.testing.assert_close(noise, repeated, rtol=0, atol=0)
-    turned = networks.predict_noise(**(views | {"cameras": -views["cameras"]}), conditioning=conditioning, guidance=5.0)
+    turned = prior.predict_noise(**(views | {"cameras": -views["cameras"]}), conditioning=conditioning, guidance=5.0)
     assert not torch.allclose(noise, turned)
 
 
 def test_nothing_of_the_networks_is_trained_but_latents_are_differentiable(pipeline):
-    networks = Zero123Networks.from_pretrained(str(pipeline))
-    for network in (networks.unet, networks.vae, networks.image_encoder, networks.camera_projection):
+    prior = Zero123Prior.from_pretrained(str(pipeline))
+    for network in (prior.unet, prior.vae, prior.image_encoder, prior.camera_projection):
         assert not network.training and not any(p.requires_grad for p in network.parameters())
     image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, requires_grad=True)
-    networks.encode_latents(image).sum().backward()
+    prior.encode_latents(image).sum().backward()
     assert image.grad is not None and image.grad.abs().sum() > 0
 
 
 def test_latents_are_scaled_for_the_unet_and_unscaled_for_the_reference(pipeline):
-    networks = Zero123Networks.from_pretrained(str(pipeline))
+    prior = Zero123Prior.from_pretrained(str(pipeline))
     image = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    scaled = networks.encode_latents(image)
-    torch.testing.assert_close(networks.encode_image(image).latents * networks.vae.config.scaling_factor, scaled)
-    decoded = networks.decode_latents(scaled)
+    scaled = prior.encode_latents(image)
+    torch.testing.assert_close(prior.encode_image(image).latents * prior.vae.config.scaling_factor, scaled)
+    decoded = prior.decode_latents(scaled)
     assert decoded.shape == image.shape and decoded.min() >= 0 and decoded.max() <= 1
 
 
 def test_half_precision_networks_take_and_give_float32(pipeline):
-    networks = Zero123Networks.from_pretrained(str(pipeline), dtype=torch.bfloat16)
-    conditioning = networks.encode_image(torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE))
-    assert networks.dtype == conditioning.embedding.dtype == conditioning.latents.dtype == torch.bfloat16
+    prior = Zero123Prior.from_pretrained(str(pipeline), dtype=torch.bfloat16)
+    conditioning = prior.encode_image(torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    assert prior.dtype == conditioning.embedding.dtype == conditioning.latents.dtype == torch.bfloat16
     views = make_views()
-    assert networks.predict_noise(**views, conditioning=conditioning, guidance=5.0).dtype == torch.float32
+    assert prior.predict_noise(**views, conditioning=conditioning, guidance=5.0).dtype == torch.float32
 
 
 def test_a_projection_of_another_width_is_one_line(tmp_path):
@@ -118,7 +119,7 @@ def test_a_projection_of_another_width_is_one_line(tmp_path):
     wrong = {"proj.weight": torch.zeros(TOKEN_DIM, TOKEN_DIM), "proj.bias": torch.zeros(TOKEN_DIM)}
     save_file(wrong, str(folder / "clip_camera_projection" / "diffusion_pytorch_model.safetensors"))
     with pytest.raises(ValueError, match="clip_camera_projection does not fit its config: .* first weight"):
-        Zero123Networks.from_pretrained(str(folder))
+        Zero123Prior.from_pretrained(str(folder))
 
 
 def test_a_pipeline_without_a_part_is_one_line(tmp_path):
@@ -126,4 +127,4 @@ def test_a_pipeline_without_a_part_is_one_line(tmp_path):
     folder = save_zero123(tmp_path)
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="is not a complete Zero123 pipeline, it lacks vae/config.json"):
-        Zero123Networks.from_pretrained(str(folder))
+        Zero123Prior.from_pretrained(str(folder))

@@ -12,7 +12,7 @@ CLIP_SIZE = 28
 IMAGE_SIZE = 16
 TOKEN_DIM = 24
 UNET_CONFIG = {"model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [2, 1]}
-UNET_CONFIG |= {"num_head_channels": 16, "context_dim": TOKEN_DIM, "camera_dim": 16, "ip_dim": 4}
+UNET_CONFIG |= {"image_size": 8, "num_head_channels": 16, "context_dim": TOKEN_DIM, "camera_dim": 16, "ip_dim": 4}
 
 
 def save_zero123(folder: Path) -> Path:
