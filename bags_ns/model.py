@@ -35,6 +35,9 @@ from bags_ns.rig.transforms import quat_to_rotation
 OPAQUE = 0.3
 """Gaussians above this opacity count as part of the animal where bones are placed."""
 
+DENSIFICATION_SUMS = ("grad2d", "count")
+"""What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
+
 
 @dataclass
 class BagsModelConfig(SplatfactoModelConfig):
@@ -180,12 +183,15 @@ class BagsModel(SplatfactoModel):
             "run_length": self.run_length,
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
+            "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
+        for name, values in state.get("densification", {}).items():
+            self.strategy_state[name] = None if values is None else values.to(self.device)
 
     def update_to_step(self, step: int) -> None:
         """Remembers the step of a loaded checkpoint."""
