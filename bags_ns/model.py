@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from bags_ns import losses
-from bags_ns.cameras import intrinsics_from_fov, viewmats_from_camera_to_worlds
+from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_camera_to_worlds
 from bags_ns.data.datamanager import FrameBatch
+from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
@@ -76,6 +77,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the root's squared rotation (radians) and translation where cameras are known: else the animal turns with the camera and stays flat."""
     least_motion_loss_mult: float = 0.3
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
+    flow_loss_mult: float = 0.0
+    """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gaussians: int = 30_000
@@ -402,6 +405,22 @@ class BagsModel(SplatfactoModel):
         if self.bones_placed:
             terms |= self._motion_losses(twists, root_change)
         return self._weighted(terms)
+
+    def flow_losses(self, pair: FlowPair) -> dict[str, Tensor]:
+        """The weighted difference of two frames' optical flow to the rendered motion of the Gaussians between them.
+
+        It moves Gaussians only: how much each of them counts in a pixel is held fixed.
+        """
+        twists = self.bone_motion(pair.times)
+        poses = self.root_motion(pair.times)[:, None] @ bone_transforms(twists, self.bones.centers)
+        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), poses)
+        places = project_points(means, pair.viewmats, pair.Ks)
+        motion = torch.nn.functional.pad(places[1] - places[0], (0, 1))  # as colours, the third is not used
+        moving = Gaussians(means[0].detach(), covars[0].detach(), self.canonical_opacities().detach(), motion)
+        height, width = pair.flow.shape[:2]
+        output = render(moving, pair.viewmats[:1], pair.Ks[:1], width, height)
+        alpha = output.alpha[0].detach()
+        return self._weighted({"flow": losses.flow(output.rgb[0, ..., :2] / alpha.clamp_min(0.5), alpha, pair.flow)})
 
     def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The one place where a weight meets a loss of the model."""
