@@ -1,6 +1,8 @@
 """Silhouettes are made where none are given: by colour and motion, by networks, for one animal, with every frame judged."""
 
 import json
+import sys
+import types
 
 import cv2
 import numpy as np
@@ -184,6 +186,15 @@ def test_what_is_missing_is_named_and_the_next_one_taken(walking, capsys):
     )
     assert overlap(masks[0], truth) > 0.7
     assert capsys.readouterr().err.count("is not used") == 3
+
+
+def test_rembg_without_its_weights_or_a_network_is_passed_over(monkeypatch):
+    def refuse():
+        raise ConnectionError("Max retries exceeded")
+
+    monkeypatch.setitem(sys.modules, "rembg", types.SimpleNamespace(new_session=refuse))
+    with pytest.raises(SegmenterMissing, match=r"put u2net.onnx into ~/\.u2net"):
+        rembg_network()
 
 
 def test_a_plain_video_trains_without_masks(walking, tmp_path, monkeypatch, capsys):
