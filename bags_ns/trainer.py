@@ -151,7 +151,7 @@ class BagsTrainer(Trainer):
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
         """One step; training ends here, with one line, when a loss is lost."""
         loss, terms, metrics = super().train_iteration(step)
-        self.watch.add(step, loss, terms)
+        self.watch.add(step, terms)
         if self.watch.is_due:
             self._stop_if_lost()
         return loss, terms, metrics

@@ -58,7 +58,12 @@ class KillResume:
         clip = self.work_dir / "clip"
         write_creature_clip(clip, 5, ClipSettings(num_frames=12, size=64, num_test_times=2))
         chance = random.Random(0)
-        return {"preparation": self._preparation(clip, chance), "training": self._training(clip, chance)}
+        figures: dict[str, object] = {}
+        if self.preparation_kills:
+            figures["preparation"] = self._preparation(clip, chance)
+        if self.training_kills:
+            figures["training"] = self._training(clip, chance)
+        return figures
 
     def _preparation(self, clip: Path, chance: random.Random) -> dict[str, object]:
         source = _film(clip, self.work_dir / "film")

@@ -1,6 +1,7 @@
 """Runs that go wrong or are killed: what ends them says why, and what they leave can be gone on from."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -25,7 +26,7 @@ def watched(losses):
     watch = LossWatch()
     for step, value in enumerate(losses):
         terms = {"l1": torch.tensor(0.5), "rigidity": torch.tensor(value)}
-        watch.add(step, sum(terms.values()), terms)
+        watch.add(step, terms)
         if watch.is_due and (problem := watch.problem()):
             return problem
     return watch.problem()
@@ -37,10 +38,10 @@ def test_the_first_lost_step_and_its_term_are_named(bad):
     assert watched(steady) is None
     # It is found though all is well again at the time of the look.
     lost = [*steady[: LOOK_EVERY + 3], bad, *steady[:20]]
-    assert f"at step {LOOK_EVERY + 3} because of its term 'rigidity'" in (watched(lost) or "")
+    assert re.search(f"'rigidity' is .* at step {LOOK_EVERY + 3}$", watched(lost) or "")
 
 
-def test_large_losses_are_no_explosion_where_they_were_large_from_the_start():
+def test_a_term_that_is_large_from_its_start_has_not_exploded():
     assert watched([5 * EXPLOSION] * 20) is None
     assert "at step 11" in (watched([2.0] * 11 + [4 * EXPLOSION] * 20) or "")
 
@@ -54,7 +55,7 @@ def test_a_lost_loss_ends_training_in_one_line_and_the_last_good_checkpoint_stay
         trainer.train()
     message = str(stopped.value)
     first_with_bones = int(0.1 * trainer.run_length)
-    assert f"at step {first_with_bones} because of its term 'rigidity'" in message and "\n" not in message
+    assert f"the loss term 'rigidity' is nan at step {first_with_bones}," in message and "\n" not in message
     # Step 25 was to be saved, before the next look was due.
     assert newest(trainer).name == "step-000000020.ckpt" and str(newest(trainer)) in message
     assert all(
