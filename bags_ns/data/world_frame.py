@@ -101,7 +101,8 @@ def _centre(views: Sequence[View], poses: Float[np.ndarray, "C 4 4"]) -> Float[n
             depth = float((meeting_point(positions, directions) - position) @ ray)
             if depth > 0:
                 return position + depth * ray
-    return position + ray
+    origin_depth = float(-position @ ray)  # so that a scene about the origin is seen to stand there
+    return position + (origin_depth if origin_depth > 0 else 1.0) * ray
 
 
 def _length(views: Sequence[View], centre: Float[np.ndarray, " 3"]) -> float:
