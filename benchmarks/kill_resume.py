@@ -30,6 +30,7 @@ from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.images import read_mask, read_rgba
 from bags_ns.data.prepared import load_prepared
 from bags_ns.evaluation import evaluate_model, write_json
+from bags_ns.progress import say
 from bags_ns.runs import open_run
 
 BIN = Path(sys.executable).parent
@@ -79,7 +80,9 @@ class KillResume:
             if kill % 4 == 0 or (self.work_dir / "cut").exists():
                 shutil.rmtree(self.work_dir / "cut", ignore_errors=True)
                 shutil.rmtree(self.work_dir / "cut_cache", ignore_errors=True)
-            finished += not _kill(start("cut"), chance.uniform(0, seconds))
+            after = chance.uniform(0, seconds)
+            finished += not _kill(start("cut"), after)
+            say(f"preparation {kill + 1} of {self.preparation_kills}: killed after {after:.0f} s, or done before")
             _read_cache(self.work_dir / "cut_cache")
             if (self.work_dir / "cut").exists():
                 _read_prepared(self.work_dir / "cut")
@@ -99,6 +102,7 @@ class KillResume:
         for seed in self.seeds:
             seconds.append(_finish(start(f"seed_{seed}", seed)))
             undisturbed[seed] = _quality(self.work_dir / f"seed_{seed}")
+            say(f"seed {seed}: {seconds[-1]:.0f} s, {undisturbed[seed]}")
         kills, reached, chains = 0, [], [self.work_dir / "killed_0"]
         while kills < self.training_kills:
             newest, step = _read_runs(chains[-1])
@@ -107,6 +111,7 @@ class KillResume:
                 newest = None
             kills += _kill(start(chains[-1].name, self.seeds[0], newest), chance.uniform(0, min(seconds)))
             reached.append(_read_runs(chains[-1])[1])
+            say(f"training, {kills} of {self.training_kills} killed: checkpoint of step {reached[-1]}")
         newest, step = _read_runs(chains[-1])
         if step < self.num_steps - 1:
             _finish(start(chains[-1].name, self.seeds[0], newest))
