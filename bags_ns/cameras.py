@@ -65,3 +65,12 @@ def intrinsics_from_fov(fov_deg: float, width: int, height: int) -> Float[Tensor
     """Pinhole intrinsics with the field of view `fov_deg` (degrees) across `width` and the centre in the middle."""
     focal = 0.5 * width / math.tan(0.5 * math.radians(fov_deg))
     return torch.tensor([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
+
+
+def project_points(
+    points: Float[Tensor, "C N 3"], viewmats: Float[Tensor, "C 4 4"], Ks: Float[Tensor, "C 3 3"]
+) -> Float[Tensor, "C N 2"]:
+    """Pixels at which C cameras (OpenCV world-to-camera, pinhole) see C sets of points, which must lie before them."""
+    local = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
+    homogeneous = local @ Ks.transpose(1, 2)
+    return homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(1e-6)

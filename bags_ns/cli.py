@@ -119,6 +119,8 @@ class ProcessVideo:
     """Most frames to use, evenly spread over the clip; 0 sets no limit."""
     canonical_frame: int = -1
     """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
+    orientation: Literal["auto", "cameras", "z-up", "as-is"] = "auto"
+    """How known cameras are brought into the model's frame: auto leaves a scene that stands there already."""
     segmenter: Literal["auto", "grabcut", "torchvision", "rembg", "transformers", "none"] = "auto"
     """What makes silhouettes where none are given; auto takes the best that this machine has."""
     segmenter_model: str = ""

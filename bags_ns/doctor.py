@@ -44,7 +44,7 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
         _package(
             "transformers", "--segmenter transformers, the zero123 and imagedream priors", "pip install transformers"
         ),
-        _package("rembg", "--segmenter rembg", "pip install 'rembg[cpu]'"),
+        _package("rembg", "--segmenter rembg", "pip install 'bags-ns[segment]'"),
         _segmentation_weights(),
         _space("cache folder", cache_dir or default_cache_dir()),
         _space("this folder", Path.cwd()),

@@ -28,6 +28,18 @@ def coarse_l1(difference: Float[Tensor, "K H W 3"], pixels: int) -> Float[Tensor
     return 0.5 * (half.abs().mean((1, 2, 3)) + F.avg_pool2d(half, 2).abs().mean((1, 2, 3)))
 
 
+def flow(
+    rendered: Float[Tensor, "H W 2"], alpha: Float[Tensor, "H W 1"], observed: Float[Tensor, "H W 2"]
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of motions in the picture, as a part of its longer side.
+
+    It is taken where the motion was observed (is not NaN) and the animal is rendered (`alpha` above a half).
+    """
+    known = observed.isfinite().all(dim=-1) & (alpha[..., 0] > 0.5)
+    difference = (rendered - observed.nan_to_num()).abs().sum(dim=-1) * known
+    return difference.sum() / known.sum().clamp_min(1) / max(known.shape)
+
+
 def bone_placement(centers: Float[Tensor, "B 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, ""]:
     """Symmetric chamfer distance (squared) between bone centres and points of the animal: bones stay inside and cover it."""
     squared = torch.cdist(centers, points).square()

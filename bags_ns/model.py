@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from bags_ns import losses
-from bags_ns.cameras import intrinsics_from_fov, viewmats_from_camera_to_worlds
+from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_camera_to_worlds
 from bags_ns.data.datamanager import FrameBatch
+from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
@@ -34,6 +35,9 @@ from bags_ns.rig.transforms import quat_to_rotation
 
 OPAQUE = 0.3
 """Gaussians above this opacity count as part of the animal where bones are placed."""
+
+DENSIFICATION_SUMS = ("grad2d", "count")
+"""What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
 
 
 @dataclass
@@ -73,6 +77,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the root's squared rotation (radians) and translation where cameras are known: else the animal turns with the camera and stays flat."""
     least_motion_loss_mult: float = 0.3
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
+    flow_loss_mult: float = 0.0
+    """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gaussians: int = 30_000
@@ -181,12 +187,15 @@ class BagsModel(SplatfactoModel):
             "run_length": self.run_length,
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
+            "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
+        for name, values in state.get("densification", {}).items():
+            self.strategy_state[name] = None if values is None else values.to(self.device)
 
     def update_to_step(self, step: int) -> None:
         """Remembers the step of a loaded checkpoint."""
@@ -397,6 +406,22 @@ class BagsModel(SplatfactoModel):
         if self.bones_placed:
             terms |= self._motion_losses(twists, root_change)
         return self._weighted(terms)
+
+    def flow_losses(self, pair: FlowPair) -> dict[str, Tensor]:
+        """The weighted difference of two frames' optical flow to the rendered motion of the Gaussians between them.
+
+        It moves Gaussians only: how much each of them counts in a pixel is held fixed.
+        """
+        twists = self.bone_motion(pair.times)
+        poses = self.root_motion(pair.times)[:, None] @ bone_transforms(twists, self.bones.centers)
+        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), poses)
+        places = project_points(means, pair.viewmats, pair.Ks)
+        motion = torch.nn.functional.pad(places[1] - places[0], (0, 1))  # as colours, the third is not used
+        moving = Gaussians(means[0].detach(), covars[0].detach(), self.canonical_opacities().detach(), motion)
+        height, width = pair.flow.shape[:2]
+        output = render(moving, pair.viewmats[:1], pair.Ks[:1], width, height)
+        alpha = output.alpha[0].detach()
+        return self._weighted({"flow": losses.flow(output.rgb[0, ..., :2] / alpha.clamp_min(0.5), alpha, pair.flow)})
 
     def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The one place where a weight meets a loss of the model."""

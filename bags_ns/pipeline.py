@@ -68,7 +68,10 @@ class BagsPipeline(VanillaPipeline):
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
         progress = self.model.progress
-        losses = self.model.training_losses(self.datamanager.next_frames(self.config.frames_per_step))
+        frames = self.datamanager.next_frames(self.config.frames_per_step)
+        losses = self.model.training_losses(frames)
+        if self.model.config.flow_loss_mult and (pair := self.datamanager.flow_pair(frames.indices)):
+            losses |= self.model.flow_losses(pair)
         if self.prior is not None and self.config.prior.at_work(step, progress):
             losses["prior"] = self.config.prior.loss_mult * self.prior_loss(progress)
         return {}, losses, {"gaussian_count": self.model.num_points}

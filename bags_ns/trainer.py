@@ -2,7 +2,7 @@
 
 nerfstudio counts `--max-num-iterations` as additional steps after a resume, and writes checkpoints in place. Here the
 total length of a run is stored in its checkpoint and a resumed run goes on in the schedule it was in; a checkpoint
-appears under its name only when it is complete.
+appears under its name only when it is complete, and never after a loss or a parameter has ceased to be a number.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from bags_ns.animation.files import whole_file
 from bags_ns.data.images import DataError
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.priors.base import PriorError
 from bags_ns.schedule import PhaseSchedule
+from bags_ns.watch import LossWatch
 
 
 @dataclass
@@ -83,13 +87,18 @@ class BagsTrainerConfig(TrainerConfig):
             data = getattr(holder, "data", None)
             if data is not None:
                 setattr(holder, "data", data.resolve())  # noqa: B010  the three have no common type
-        super().save_config()
+        with whole_file(self.get_base_dir() / "config.yml") as unfinished:
+            unfinished.write_text(yaml.dump(self), encoding="utf-8")
 
 
 class BagsTrainer(Trainer):
     """Knows how long the whole run is, resumes it in its schedule and writes checkpoints atomically."""
 
     config: BagsTrainerConfig
+
+    def __init__(self, config: BagsTrainerConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.watch = LossWatch()
 
     @property
     def model(self) -> BagsModel:
@@ -140,8 +149,27 @@ class BagsTrainer(Trainer):
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         return int(state["pipeline"]["_model._extra_state"]["run_length"])
 
+    def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+        """One step; training ends here, with one line, when a loss is lost."""
+        loss, terms, metrics = super().train_iteration(step)
+        self.watch.add(step, terms)
+        if self.watch.is_due:
+            self._stop_if_lost()
+        return loss, terms, metrics
+
+    def _stop_if_lost(self) -> None:
+        """Ends the program where a loss exploded or stopped being a number; the checkpoints stay as they are."""
+        if (problem := self.watch.problem()) is None:
+            return
+        newest = max(self.checkpoint_dir.glob("step-*.ckpt"), default=None)
+        remedy = "Lower that term's weight or the learning rates (--optimizers.NAME.optimizer.lr)."
+        kept = "No checkpoint was saved yet." if newest is None else f"The last good checkpoint is {newest}."
+        raise SystemExit(f"ns-train: {problem}, so training stops. {kept} {remedy}")
+
     def save_checkpoint(self, step: int) -> None:
         """Writes a checkpoint beside its folder and renames it into place, then drops older ones if so configured."""
+        self.watch.look_at(step, self.model.named_parameters())
+        self._stop_if_lost()
         self.model.rebuild_skeleton()
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"

@@ -77,6 +77,30 @@ def test_resume_trains_the_gaussians_on_in_the_same_schedule(config, workspace):
     assert rates[0] > 0 and rates[1] != rates[0]
 
 
+def test_training_is_served_to_this_machine_alone_and_survives_a_kill(workspace):
+    import psutil
+
+    words = ("bags-tiny", "--data", "clip", "--output-dir", "killed", "--max-num-iterations", STEPS)
+    trainer = subprocess.Popen(
+        [BIN / "ns-train", *map(str, words), "--steps-per-save", "10", "--vis", "viewer+tensorboard"],
+        cwd=workspace, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not (saved := list(workspace.glob("killed/**/step-*[1-9]0.ckpt"))):
+            assert trainer.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        sockets = psutil.Process(trainer.pid).net_connections("inet")
+        assert {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    finally:
+        trainer.kill()
+        trainer.wait(30)
+    run("ns-train", *words, "--vis", "tensorboard", "--load-dir", saved[0].parent, cwd=workspace)
+    newest = max(workspace.glob("killed/**/config.yml"), key=os.path.getmtime)
+    assert checkpoint(newest)["step"] == STEPS - 1
+
+
 def test_eval_reports_whole_and_in_silhouette_values(config, workspace):
     run("ns-eval", "--load-config", config, "--output-path", workspace / "eval.json", cwd="/")
     results = json.loads((workspace / "eval.json").read_text())["results"]

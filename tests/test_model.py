@@ -1,56 +1,12 @@
 """The model and its pipeline on a made-up clip: gauge, gradients, loading in place, densification, memory of a prior."""
 
-import copy
-
 import pytest
 import torch
+from tiny_runs import STEPS, run, trainer_on
 
-from bags_ns import method_configs
-from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.rig.motion import Pose
-from bags_ns.trainer import BagsTrainer
 
-STEPS = 240
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made") / "clip"
-    write_creature_clip(folder, 5, ClipSettings(num_frames=6, size=64, num_test_times=1, num_test_azimuths=2))
-    return folder
-
-
-def trainer_on(clip, folder, **model):
-    config = copy.deepcopy(method_configs.bags_tiny.config)
-    config.data = config.pipeline.datamanager.data = clip
-    config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", STEPS
-    for name, value in {"num_bones": 8, "num_random": 800, **model}.items():
-        assert hasattr(config.pipeline.model, name)
-        setattr(config.pipeline.model, name, value)
-    config.set_timestamp()
-    trainer = BagsTrainer(config)
-    trainer.setup()
-    return trainer
-
-
-def run(trainer, steps):
-    from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
-
-    for step in steps:
-        trainer.pipeline.train()
-        for callback in trainer.callbacks:
-            callback.run_callback_at_location(step, location=Location.BEFORE_TRAIN_ITERATION)
-        trainer.train_iteration(step)
-        for callback in trainer.callbacks:
-            callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

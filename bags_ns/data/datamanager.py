@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,7 +15,8 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from torch import Tensor
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
-from bags_ns.data.dataparser import AnimalVideoDataParserConfig
+from bags_ns.data.dataparser import AnimalVideoDataParser, AnimalVideoDataParserConfig
+from bags_ns.data.flow import FlowPair, clip_flow
 from bags_ns.data.images import FOREGROUND
 from bags_ns.data.prepared import ClipInfo
 from bags_ns.losses import SSIM_WINDOW, mask_box
@@ -147,6 +148,23 @@ class BagsDataManager(FullImageDatamanager):
                 for size in {tuple(mask.shape) for mask in masks}
             },
         )
+
+    def flow_pair(self, indices: Sequence[int]) -> FlowPair | None:
+        """The first of these train frames whose next one is active too, with the flow to that; None if there is none."""
+        active = set(self.active_frames)
+        first = next((index for index in indices if index + 1 in active), None)
+        if first is None:
+            return None
+        flow = self._flow[first].to(self.device).float()
+        pair, scale = slice(first, first + 2), flow.shape[1] / self._views.sizes[first][1]
+        Ks = self._views.Ks[pair] * self._views.Ks.new_tensor([scale, scale, 1.0])[:, None]
+        return FlowPair(self._views.times[pair], self._views.viewmats[pair], Ks, flow)
+
+    @cached_property
+    def _flow(self) -> list[Tensor]:
+        """Optical flow from each train frame to the next, computed when it is first asked for."""
+        cache_dir = cast(AnimalVideoDataParser, self.dataparser).cache_dir
+        return clip_flow(self.train_dataset.image_filenames, cache_dir)
 
     def train_image(self, index: int) -> tuple[Cameras, UInt8[Tensor, "H W 4"]]:
         """A train frame's camera (a batch of one, on the device, with its time) and its image, whatever is active."""

@@ -20,6 +20,7 @@ from bags_ns.data.prepare import PrepareSettings, prepare
 from bags_ns.data.prepared import PreparedClip
 from bags_ns.data.segmentation import SegmenterName
 from bags_ns.data.transforms import PosedImage
+from bags_ns.data.world_frame import Orientation
 
 
 @dataclass
@@ -58,10 +59,14 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     looks for it."""
     canonical_frame: int = -1
     """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
+    orientation: Orientation = "auto"
+    """How known cameras are brought into the model's frame (the animal 1 long at the origin, z up): auto leaves a scene that
+    stands so already; cameras takes up from the cameras, z-up from the file's z; as-is uses every file as it is."""
     num_seed_points: int = 50_000
     """Points that the Gaussians start from."""
     seed_radius: float = 0.6
-    """Radius of the ball in which they are looked for where cameras see all sides, in the cameras' units."""
+    """Radius of the ball in which they are looked for where cameras see all sides, in animal lengths (of the cameras' units, where these are used
+    as they are)."""
     eval_every: int = 8
     """Without test views, every so-manieth train frame is shown as evaluation; they are train frames all the same."""
     cache_dir: Path | None = None
@@ -85,10 +90,14 @@ class AnimalVideoDataParser(DataParser):
     def prepared_clip(self) -> PreparedClip:
         """The clip, prepared when it is first asked for and kept for the other split."""
         if self._prepared is None:
-            cache_dir = self.config.cache_dir or default_cache_dir()
             clip = find_clip(self.config.data, self.config.sequence)
-            self._prepared = prepare(clip, self._settings(), Path(cache_dir).expanduser().resolve())
+            self._prepared = prepare(clip, self._settings(), self.cache_dir)
         return self._prepared
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder for derived data."""
+        return Path(self.config.cache_dir or default_cache_dir()).expanduser().resolve()
 
     def _settings(self) -> PrepareSettings:
         chosen = {field.name: getattr(self.config, field.name) for field in fields(PrepareSettings)}
@@ -101,11 +110,15 @@ class AnimalVideoDataParser(DataParser):
             frames = clip.train
         else:
             frames = clip.test or clip.train[:: max(1, self.config.eval_every)]
+        T = clip.info.T_world_input[:3]
+        scale = float(torch.linalg.det(T[:, :3])) ** (1 / 3)
         return DataparserOutputs(
             image_filenames=[frame.image for frame in frames],
             cameras=cameras_of(frames),
             alpha_color=None,  # the images keep their alpha, which is the silhouette
             scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            dataparser_transform=T / scale,
+            dataparser_scale=scale,
             metadata={"points3D_xyz": clip.seed_xyz, "points3D_rgb": clip.seed_rgb, "clip": clip.info},
         )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from rich.progress import Progress, TaskID
 
 from bags_ns.data.images import DataError, fit_max_side, join_rgba, read_mask, read_rgb, read_rgba, undistort_rgba
@@ -33,6 +33,11 @@ class FrameChoice:
     """Time of each in [0, 1] over the clip."""
     fps: float
     """Frames a second of the choice (an average where the rate varies)."""
+
+    def where(self, kept: Bool[np.ndarray, " T"]) -> FrameChoice:
+        """The frames that are kept."""
+        numbers, times = (tuple(np.array(values)[kept].tolist()) for values in (self.numbers, self.times))
+        return replace(self, numbers=numbers, times=times)
 
 
 def choose_frames(

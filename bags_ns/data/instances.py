@@ -156,8 +156,13 @@ def rembg_network(remove: Callable[[Rgb], UInt8[np.ndarray, "H W"]] | None = Non
         try:
             import rembg  # type: ignore[import-not-found]
         except ImportError as error:
-            raise SegmenterMissing("the package rembg is not installed; pip install 'rembg[cpu]'") from error
-        session = rembg.new_session()
+            raise SegmenterMissing("the package rembg is not installed; pip install 'bags-ns[segment]'") from error
+        try:
+            session = rembg.new_session()
+        except OSError as error:  # of the network, while it fetches its weights
+            raise SegmenterMissing(
+                "rembg cannot fetch its weights; put u2net.onnx into ~/.u2net or go online once"
+            ) from error
 
         remove = lambda rgb: np.asarray(rembg.remove(rgb, session=session, only_mask=True))  # noqa: E731
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
-from bags_ns.data.images import FOREGROUND
-from bags_ns.data.silhouettes import MIN_AREA, Silhouettes
+from bags_ns.data.frames import FrameChoice
+from bags_ns.data.images import FOREGROUND, DataError
+from bags_ns.data.silhouettes import MIN_AREA, Silhouettes, measure_silhouettes
+from bags_ns.progress import say
 
 Verdict = Literal["good", "empty", "cut", "blurred", "jump"]
 
+SHEET_NAME = "silhouettes.png"
 NEIGHBOURS = 4
 """Frames to each side that a frame is compared with."""
 BLURRED = 0.25
@@ -25,6 +28,47 @@ AREA_JUMP, PLACE_JUMP = 1.8, 0.4
 """A silhouette jumps if its area is so many times its neighbours', or it is so many of its own sizes away from them."""
 THUMBNAIL, MAX_THUMBNAILS, COLUMNS = 240, 60, 6
 COLOURS = {"good": (60, 220, 60), "empty": (230, 60, 60), "cut": (240, 160, 40), "blurred": (240, 160, 40)}
+
+
+def judged_silhouettes(
+    name: Path, frames: Iterator[UInt8[np.ndarray, "H W 4"]], choice: FrameChoice, folder: Path, made: bool
+) -> tuple[FrameChoice, Silhouettes, Bool[np.ndarray, " T"]]:
+    """Measures and judges every frame and leaves out the bad ones; writes down the verdicts, and a sheet if `made`.
+
+    Args:
+        name: The input, to be named in an error.
+        frames: The chosen frames.
+        choice: Which they are.
+        folder: Where the verdicts go.
+        made: True where a segmenter made the silhouettes; given ones were somebody's work already.
+
+    Returns:
+        The frames that are left, their silhouettes, and which of the chosen ones these are.
+
+    Raises:
+        DataError: No frame shows an animal.
+    """
+    sheet = ContactSheet(len(choice.numbers) if made else 0)
+    silhouettes = measure_silhouettes(_shown(frames, sheet))
+    verdicts = judge(silhouettes)
+    used = usable(verdicts, made)
+    if not any(used):
+        remedy = (
+            "give --box x y width height of the animal in the first frame" if made else "make them white on the animal"
+        )
+        raise DataError(f"{name}: the masks of all {len(used)} frames are empty; {remedy}.")
+    sheet.write(folder / SHEET_NAME, choice.numbers, verdicts)
+    write_judgement(folder / "frames.json", choice.numbers, verdicts, used)
+    if left_out := summary(choice.numbers, verdicts, used):
+        say(left_out)
+    kept = np.array(used)
+    return choice.where(kept), silhouettes.where(kept), kept
+
+
+def _shown(frames: Iterator[UInt8[np.ndarray, "H W 4"]], sheet: ContactSheet) -> Iterator[UInt8[np.ndarray, "H W 4"]]:
+    for index, rgba in enumerate(frames):
+        sheet.add(index, rgba)
+        yield rgba
 
 
 def judge(silhouettes: Silhouettes) -> list[Verdict]:

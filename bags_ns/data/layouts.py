@@ -191,6 +191,7 @@ def _check_own_section(path: Path, bags: Any, count: int) -> None:
         info = clip_info(bags, [0.0] * count)
         per_frame = [info.root_translations, info.crop_boxes, info.source_indices]
         fits = all(len(values) == count for values in per_frame if values is not None)
+        fits = fits and info.T_world_input.shape == (4, 4)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         fits = False
     if not fits:

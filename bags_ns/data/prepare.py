@@ -1,38 +1,33 @@
-"""Turns any clip that `layouts` finds into a prepared folder: reads, measures, crops or merges, and writes it once."""
+"""Turns any clip that `layouts` finds into a prepared folder: reads, measures, crops or merges, and writes it once.
+
+Clips with cameras go through `known_cameras` and `world_frame`, plain ones through `object_centric`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from bags_ns.data.cache import cached_folder, content_key
-from bags_ns.data.frames import FrameChoice, choose_frames, read_clip, read_frame, track_slowly
-from bags_ns.data.images import DataError, crop_square, fit_max_side, fitted_size, read_rgba, resize_rgba, write_rgba
-from bags_ns.data.judgement import ContactSheet, judge, summary, usable, write_judgement
+from bags_ns.data.frames import FrameChoice, choose_frames, read_clip, track_slowly
+from bags_ns.data.images import DataError, crop_square, fit_max_side, read_rgba, resize_rgba, write_rgba
+from bags_ns.data.judgement import SHEET_NAME, judged_silhouettes
+from bags_ns.data.known_cameras import build_known
 from bags_ns.data.layouts import SourceClip, SourceFrame
 from bags_ns.data.object_centric import ObjectCentricView, object_centric_view
-from bags_ns.data.prepared import (
-    ClipInfo,
-    PreparedClip,
-    clip_info,
-    load_prepared,
-    recentred,
-    write_prepared,
-    write_seed_points,
-)
+from bags_ns.data.prepared import Built, ClipInfo, PreparedClip, load_prepared, write_prepared, write_seed_points
 from bags_ns.data.seed_points import View, seed_points
 from bags_ns.data.segmentation import SegmenterName, SegmentSettings, lacks_silhouettes, with_silhouettes
-from bags_ns.data.silhouettes import MIN_AREA, Silhouettes, choose_canonical, measure_silhouettes
+from bags_ns.data.silhouettes import canonical_index
 from bags_ns.data.transforms import PosedImage, SourceCamera, camera_entry
+from bags_ns.data.world_frame import Orientation, moved_camera, moved_pose, world_frame
 from bags_ns.progress import say
 
-SHEET_NAME = "silhouettes.png"
 HULL_VIEWS = 24
 """Frames, beside the canonical one, whose silhouettes shape the seed points."""
 HULL_SIDE = 256
@@ -55,6 +50,7 @@ class PrepareSettings:
     end: float = 0.0
     max_frames: int = 0
     canonical_frame: int = -1
+    orientation: Orientation = "auto"
     num_seed_points: int = 50_000
     seed_radius: float = 0.6
     segmenter: SegmenterName = "auto"
@@ -100,27 +96,44 @@ def build_prepared(clip: SourceClip, settings: PrepareSettings, folder: Path, ma
     if len(choice.numbers) < 2:
         raise DataError(f"{clip.video or clip.root} leaves one frame; an animal in motion takes two, better fifty.")
     if clip.has_cameras:
-        info, train, test, in_place = _build_known(clip, settings, choice, folder)
+        sizes = {"max_side": settings.max_side, "canonical_frame": settings.canonical_frame}
+        built = build_known(clip, choice, folder, **sizes, made=made)
     else:
-        info, train, test, in_place = _build_object_centric(clip, settings, choice, folder, made)
-    write_prepared(folder, info, train, test, clip.root if in_place else folder, in_place)
-    xyz, rgb = _seed(info, train, settings)
-    write_seed_points(folder / "seed_points.ply", xyz, rgb)
+        built = _build_object_centric(clip, settings, choice, folder, made)
+    canonical, others = _views(built.info, built.train)
+    if clip.has_cameras and clip.prepared is None:
+        poses = np.stack([frame.camera.camera_to_world for frame in (*built.train, *built.test)])
+        T = world_frame(canonical, others, poses, settings.orientation)
+        built = _in_world(T, built)
+        canonical, *others = (
+            replace(view, camera_to_world=moved_pose(T, view.camera_to_world)) for view in (canonical, *others)
+        )
+    write_prepared(folder, built.info, built.train, built.test, clip.root if built.in_place else folder, built.in_place)
+    rgb = read_rgba(built.train[built.info.canonical_index].image)[..., :3]
+    points = seed_points(canonical, others, rgb, settings.num_seed_points, settings.seed_radius)
+    write_seed_points(folder / "seed_points.ply", *points)
+
+
+def _in_world(T: Float[np.ndarray, "4 4"], built: Built) -> Built:
+    """The clip in the world that the similarity T leads to."""
+    train, test = (
+        [replace(frame, camera=moved_camera(T, frame.camera)) for frame in frames]
+        for frames in (built.train, built.test)
+    )
+    info = replace(built.info, T_world_input=torch.from_numpy(T.astype(np.float32)))
+    return replace(built, info=info, train=train, test=test)
 
 
 def _build_object_centric(
     clip: SourceClip, settings: PrepareSettings, choice: FrameChoice, folder: Path, made: bool
-) -> tuple[ClipInfo, list[PosedImage], list[PosedImage], bool]:
+) -> Built:
     frames = track_slowly(read_clip(clip, choice.numbers), "Measuring silhouettes", len(choice.numbers))
-    # Given silhouettes were somebody's work already: a sheet is for those that were made here.
-    sheet = ContactSheet(len(choice.numbers) if made else 0)
-    silhouettes = measure_silhouettes(_shown(frames, sheet))
-    choice, silhouettes = _without_bad(clip, choice, silhouettes, sheet, folder, made)
+    choice, silhouettes, _ = judged_silhouettes(clip.video or clip.root, frames, choice, folder, made)
     if len(np.unique(silhouettes.image_sizes, axis=0)) > 1:
         raise DataError(
             f"{clip.video or clip.root} has frames of several sizes; a plain video needs one, so resize them."
         )
-    canonical = _canonical(settings, choice, silhouettes)
+    canonical = canonical_index(silhouettes, choice.numbers, settings.canonical_frame)
     width, height = (int(value) for value in silhouettes.image_sizes[0])
     view = object_centric_view(silhouettes, canonical, (width, height), settings.fov_deg, settings.elevation_deg)
     frames = track_slowly(read_clip(clip, choice.numbers), "Cutting out the animal", len(choice.numbers))
@@ -141,7 +154,7 @@ def _build_object_centric(
         source_size=(width, height),
         fps=choice.fps,
     )
-    return info, train, [], False
+    return Built(info, train, [], in_place=False)
 
 
 def _crop_camera(view: ObjectCentricView, index: int, crop_size: int) -> SourceCamera:
@@ -149,145 +162,14 @@ def _crop_camera(view: ObjectCentricView, index: int, crop_size: int) -> SourceC
     return SourceCamera(view.camera_to_world, float(focal), float(focal), float(cx), float(cy), crop_size, crop_size)
 
 
-def _shown(frames: Iterator[UInt8[np.ndarray, "H W 4"]], sheet: ContactSheet) -> Iterator[UInt8[np.ndarray, "H W 4"]]:
-    for index, rgba in enumerate(frames):
-        sheet.add(index, rgba)
-        yield rgba
-
-
-def _without_bad(
-    clip: SourceClip, choice: FrameChoice, silhouettes: Silhouettes, sheet: ContactSheet, folder: Path, made: bool
-) -> tuple[FrameChoice, Silhouettes]:
-    """Judges every frame, writes that down and leaves out the bad ones; there must be some with an animal."""
-    verdicts = judge(silhouettes)
-    used = usable(verdicts, made)
-    if not any(used):
-        remedy = (
-            "give --box x y width height of the animal in the first frame" if made else "make them white on the animal"
-        )
-        raise DataError(f"{clip.video or clip.root}: the masks of all {len(used)} frames are empty; {remedy}.")
-    sheet.write(folder / SHEET_NAME, choice.numbers, verdicts)
-    write_judgement(folder / "frames.json", choice.numbers, verdicts, used)
-    if left_out := summary(choice.numbers, verdicts, used):
-        say(left_out)
-    kept = np.array(used)
-    numbers, times = (tuple(np.array(values)[kept].tolist()) for values in (choice.numbers, choice.times))
-    return replace(choice, numbers=numbers, times=times), silhouettes.where(kept)
-
-
-def _canonical(settings: PrepareSettings, choice: FrameChoice, silhouettes: Silhouettes) -> int:
-    """Position of the canonical frame: the one asked for (or the nearest that is used), else the best."""
-    if settings.canonical_frame < 0:
-        return choose_canonical(silhouettes)
-    return int(np.abs(np.array(choice.numbers) - settings.canonical_frame).argmin())
-
-
-def _build_known(
-    clip: SourceClip, settings: PrepareSettings, choice: FrameChoice, folder: Path
-) -> tuple[ClipInfo, list[PosedImage], list[PosedImage], bool]:
-    sources = [clip.frames[number] for number in choice.numbers]
-    in_place = all(_is_ready(frame, settings.max_side) for frame in (*sources, *clip.test_frames))
-    train = [_posed(frame) for frame in sources]
-    test = [_posed(frame) for frame in clip.test_frames]
-    if in_place:
-        frames = read_clip(clip, choice.numbers)
-    else:
-        train, test = (
-            _moved(posed, folder / name, settings) for posed, name in ((train, "images"), (test, "images_test"))
-        )
-        frames = _merged(sources, train, settings)
-        for _ in _merged(clip.test_frames, test, settings):
-            pass
-    silhouettes = measure_silhouettes(track_slowly(frames, "Reading silhouettes", len(sources)))
-    if silhouettes.areas.max() < MIN_AREA:
-        raise DataError(f"{clip.root}: the silhouettes of all {len(sources)} frames are empty; check alpha or masks.")
-    info = _known_info(clip, settings, choice, silhouettes)
-    if info.root_translations is not None:
-        info, train = recentred(info, train)
-    return info, train, test, in_place
-
-
-def _is_ready(frame: SourceFrame, max_side: int) -> bool:
-    """Whether nerfstudio can read a frame's file as the RGBA picture of a pinhole camera."""
-    camera = frame.camera
-    if (
-        frame.mask is not None
-        or camera is None
-        or camera.is_distorted
-        or 0 < max_side < max(camera.width, camera.height)
-    ):
-        return False
-    with Image.open(frame.image) as file:
-        return file.mode == "RGBA" and file.size == (camera.width, camera.height)
-
-
-def _posed(frame: SourceFrame) -> PosedImage:
-    if frame.camera is None or frame.time is None:
-        raise DataError(f"{frame.image} has no camera or no time in its camera file; add it.")
-    return PosedImage(frame.image, frame.mask, frame.time, frame.camera)
-
-
-def _moved(posed: Sequence[PosedImage], folder: Path, settings: PrepareSettings) -> list[PosedImage]:
-    """The entries as they will be once their images are merged into `folder`."""
-    moved = []
-    for index, frame in enumerate(posed):
-        camera = frame.camera
-        resized = camera.resized(*fitted_size(camera.width, camera.height, settings.max_side))
-        moved.append(PosedImage(folder / f"frame_{index:05d}.png", None, frame.time, resized))
-    return moved
-
-
-def _merged(
-    sources: Sequence[SourceFrame], moved: Sequence[PosedImage], settings: PrepareSettings
-) -> Iterator[UInt8[np.ndarray, "H W 4"]]:
-    """Writes each frame as one RGBA file and passes it on."""
-    for source, target in zip(sources, moved, strict=True):
-        target.image.parent.mkdir(exist_ok=True)
-        rgba = read_frame(source, settings.max_side)
-        write_rgba(target.image, rgba)
-        yield rgba
-
-
-def _known_info(clip: SourceClip, settings: PrepareSettings, choice: FrameChoice, silhouettes: Silhouettes) -> ClipInfo:
-    """The clip's facts; those of a clip that was prepared by this package before are kept."""
-    numbers = torch.tensor(choice.numbers)
-    width, height = (int(value) for value in silhouettes.image_sizes[0])
-    fresh = ClipInfo(
-        canonical_index=_canonical(settings, choice, silhouettes),
-        times=torch.tensor(choice.times, dtype=torch.float32),
-        object_centric=False,
-        root_translations=None,
-        crop_boxes=None,
-        source_indices=numbers,
-        source_size=(width, height),
-        fps=choice.fps,
-    )
-    if clip.prepared is None:
-        return fresh
-    known = clip_info(clip.prepared, [frame.time or 0.0 for frame in clip.frames])
-    if settings.canonical_frame < 0:
-        fresh = replace(fresh, canonical_index=int((numbers - known.canonical_index).abs().argmin()))
-    return replace(
-        fresh,
-        object_centric=known.object_centric,
-        root_translations=None if known.root_translations is None else known.root_translations[numbers],
-        crop_boxes=None if known.crop_boxes is None else known.crop_boxes[numbers],
-        source_indices=known.source_indices[numbers],
-        source_size=known.source_size,
-    )
-
-
-def _seed(
-    info: ClipInfo, train: Sequence[PosedImage], settings: PrepareSettings
-) -> tuple[Float[torch.Tensor, "N 3"], UInt8[torch.Tensor, "N 3"]]:
-    rgba = read_rgba(train[info.canonical_index].image)
-    canonical = View(
-        rgba[..., 3], train[info.canonical_index].camera.intrinsics, train[info.canonical_index].camera.camera_to_world
-    )
+def _views(info: ClipInfo, train: Sequence[PosedImage]) -> tuple[View, list[View]]:
+    """The canonical silhouette, and others at a lower resolution, evenly chosen."""
+    canonical = train[info.canonical_index]
+    whole = View(read_rgba(canonical.image)[..., 3], canonical.camera.intrinsics, canonical.camera.camera_to_world)
     numbers = np.unique(np.linspace(0, len(train) - 1, HULL_VIEWS).round().astype(int))
     # A camera that never moves adds nothing, and the animal is elsewhere in its other frames.
     others = [] if info.object_centric else [_view(train[n]) for n in numbers if n != info.canonical_index]
-    return seed_points(canonical, others, rgba[..., :3], settings.num_seed_points, settings.seed_radius)
+    return whole, others
 
 
 def _view(frame: PosedImage) -> View:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class ClipInfo:
     """Width and height of the source's frames."""
     fps: float
     """Frames a second."""
+    T_world_input: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
+    """The similarity that brought the input's world into the model's frame; the identity where it was used as it is."""
 
     @property
     def canonical_time(self) -> float:
@@ -65,6 +67,17 @@ class PreparedClip:
     """Their colours."""
 
 
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A clip whose images are in their places; its seed points are still to be made."""
+
+    info: ClipInfo
+    train: list[PosedImage]
+    test: list[PosedImage]
+    in_place: bool
+    """Whether the images stayed where the input has them."""
+
+
 def write_prepared(
     folder: Path, info: ClipInfo, train: Sequence[PosedImage], test: Sequence[PosedImage], root: Path, in_place: bool
 ) -> None:
@@ -77,6 +90,7 @@ def write_prepared(
         "source_indices": _listed(info.source_indices),
         "source_size": list(info.source_size),
         "fps": info.fps,
+        "T_world_input": info.T_world_input.tolist(),
         "in_place": in_place,
     }
     _write_transforms(folder / "transforms.json", train, root, {"ply_file_path": "seed_points.ply", "bags": bags})
@@ -112,6 +126,7 @@ def clip_info(bags: dict[str, Any], times: Sequence[float]) -> ClipInfo:
         source_indices=torch.tensor(bags["source_indices"], dtype=torch.int64),
         source_size=(int(bags["source_size"][0]), int(bags["source_size"][1])),
         fps=float(bags["fps"]),
+        T_world_input=torch.tensor(bags.get("T_world_input", torch.eye(4).tolist()), dtype=torch.float32),
     )
 
 

@@ -107,8 +107,12 @@ def seed_points(
 
 def direction_spread(views: Sequence[View]) -> float:
     """Largest angle, in radians, between the directions of two views towards the animal's middle."""
-    rays = np.stack([view.centroid_ray() for view in views])
-    return float(np.arccos(np.clip(rays @ rays.T, -1.0, 1.0)).max())
+    return widest_angle(rays_of(views)[1])
+
+
+def widest_angle(directions: Float[np.ndarray, "V 3"]) -> float:
+    """Largest angle, in radians, between two of some directions of length 1."""
+    return float(np.arccos(np.clip(directions @ directions.T, -1.0, 1.0)).max())
 
 
 def scene_centre(canonical: View, views: Sequence[View], spread: float) -> Float[np.ndarray, " 3"]:
@@ -117,7 +121,7 @@ def scene_centre(canonical: View, views: Sequence[View], spread: float) -> Float
         return np.zeros(3)
     position, ray = canonical.camera_to_world[:3, 3], canonical.centroid_ray()
     if spread >= ALIKE_SPREAD:
-        return _nearest_to_rays(views)
+        return meeting_point(*rays_of(views))
     rows, columns = np.nonzero(canonical.alpha >= FOREGROUND)
     longer = max(np.ptp(columns), np.ptp(rows)) + 1  # no depth is known: the animal's longer side becomes one unit
     return position + ray * canonical.intrinsics[0, 0] / longer
@@ -130,11 +134,15 @@ def _sees_origin(view: View) -> bool:
     return bool(depth > 0 and columns.min() <= x <= columns.max() + 1 and rows.min() <= y <= rows.max() + 1)
 
 
-def _nearest_to_rays(views: Sequence[View]) -> Float[np.ndarray, " 3"]:
-    """The point with the least squared distance to the rays through the middles of the silhouettes."""
-    rays = np.stack([view.centroid_ray() for view in views])
+def rays_of(views: Sequence[View]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
+    """Positions of the cameras, and directions of length 1 to the middles of the silhouettes."""
     positions = np.stack([view.camera_to_world[:3, 3] for view in views])
-    across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
+    return positions, np.stack([view.centroid_ray() for view in views])
+
+
+def meeting_point(positions: Float[np.ndarray, "V 3"], directions: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, " 3"]:
+    """The point with the least squared distance to rays whose directions have length 1."""
+    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
     return np.linalg.solve(across.sum(axis=0), (across @ positions[..., None]).sum(axis=0))[:, 0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -75,6 +75,11 @@ def _sharpness(rgba: UInt8[np.ndarray, "H W 4"], inside: Bool[np.ndarray, "H W"]
     gray = cv2.cvtColor(rgba[..., :3], cv2.COLOR_RGB2GRAY)
     core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # the outline is sharp in every cut-out
     return float(cv2.Laplacian(gray, cv2.CV_32F)[core].var()) if core.any() else 0.0
+
+
+def canonical_index(silhouettes: Silhouettes, numbers: Sequence[int], asked: int) -> int:
+    """Position of the canonical frame: the source frame `asked` for (or the nearest that is used); below 0, the best."""
+    return choose_canonical(silhouettes) if asked < 0 else int(np.abs(np.array(numbers) - asked).argmin())
 
 
 def choose_canonical(silhouettes: Silhouettes) -> int:

@@ -1,6 +1,7 @@
 """Derived data is found again wherever the input lies, and appears complete or not at all."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="bad input"):
         cached_folder(tmp_path, "key", build)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_builder_leaves_is_never_read(tmp_path):
+    def die_half_way(folder):
+        (folder / "a").write_text("ha")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        cached_folder(tmp_path, "key", die_half_way)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".building"]
+    folder = cached_folder(tmp_path, "key", lambda building: (building / "a").write_text("whole"))
+    assert (folder / "a").read_text() == "whole"
 
 
 def test_a_second_builder_that_is_faster_is_tolerated(tmp_path):

@@ -1,12 +1,14 @@
 """Silhouettes are made where none are given: by colour and motion, by networks, for one animal, with every frame judged."""
 
 import json
+import sys
+import types
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from drawn_clips import draw, write_image
+from drawn_clips import draw, orbit, write_image
 
 from bags_ns.data import segmentation
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
@@ -186,6 +188,15 @@ def test_what_is_missing_is_named_and_the_next_one_taken(walking, capsys):
     assert capsys.readouterr().err.count("is not used") == 3
 
 
+def test_rembg_without_its_weights_or_a_network_is_passed_over(monkeypatch):
+    def refuse():
+        raise ConnectionError("Max retries exceeded")
+
+    monkeypatch.setitem(sys.modules, "rembg", types.SimpleNamespace(new_session=refuse))
+    with pytest.raises(SegmenterMissing, match=r"put u2net.onnx into ~/\.u2net"):
+        rembg_network()
+
+
 def test_a_plain_video_trains_without_masks(walking, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segmentation, "torchvision_network", missing)
     write_video(tmp_path / "in" / "my dog.mp4", (rgb for rgb, _ in walking), fps=10.0)
@@ -215,6 +226,27 @@ def test_jpg_frames_without_masks_and_none(walking, tmp_path):
     assert not list((tmp_path / "cache").iterdir())
     config = AnimalVideoDataParserConfig(**options, segmenter="grabcut")
     assert config.setup().get_dataparser_outputs("train").image_filenames
+
+
+def test_frames_with_cameras_are_judged_too_where_their_silhouettes_are_made(walking, tmp_path, monkeypatch, capsys):
+    masks = [mask > 0 for _, mask in walking[:10]]
+    masks[3] = np.zeros_like(masks[3])
+    masks[6] = draw((240, 60), (60, 36), BIG)[1] > 0
+    monkeypatch.setattr(segmentation, "segment", lambda *_: masks)
+    entries = []
+    for index, (rgb, _) in enumerate(walking[:10]):
+        write_image(tmp_path / f"in/images/{index:03d}.jpg", rgb)
+        entries.append({"file_path": f"images/{index:03d}.jpg", "transform_matrix": orbit(0.0)})
+    meta = {"fl_x": 400.0, "fl_y": 400.0, "w": 320, "h": 240, "cx": 160.0, "cy": 120.0, "frames": entries}
+    (tmp_path / "in/transforms.json").write_text(json.dumps(meta))
+    config = AnimalVideoDataParserConfig(data=tmp_path / "in", cache_dir=tmp_path / "cache", num_seed_points=200)
+    outputs = config.setup().get_dataparser_outputs("train")
+    info, folder = outputs.metadata["clip"], outputs.image_filenames[0].parents[1]
+    assert info.source_indices.tolist() == [0, 1, 2, 4, 5, 7, 8, 9] and len(info.times) == 8
+    assert outputs.cameras.times[:, 0].tolist() == pytest.approx([i / 9 for i in info.source_indices.tolist()])
+    assert sorted((folder / "images").iterdir()) == outputs.image_filenames
+    assert "2 jump" not in (said := capsys.readouterr().err) and "1 empty (3); 1 jump (6)" in said
+    assert (folder / "silhouettes.png").is_file() and str(folder / "silhouettes.png") in said
 
 
 def test_every_frame_is_judged():
