@@ -345,7 +345,8 @@ class SmallPriorTrainer:
         noisy = add_noise(targets, noise, alpha_bar)
         told = max(1, batch - round(batch * self.config.unconditional_share))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            references = self.network.encode_references(pictures[:told, :shown], rays[:told, :shown])
+            # All are encoded, the told ones kept: fewer shapes to compile.
+            references = self.network.encode_references(pictures[:, :shown], rays[:, :shown]).first(told)
             predicted = self.network(noisy, timesteps, target_rays, references)
         return F.mse_loss(predicted.float(), v_from_x0(targets, noise, alpha_bar))
 

@@ -57,6 +57,10 @@ class ReferenceCache:
     def __len__(self) -> int:
         return len(self.keys[0])
 
+    def first(self, count: int) -> ReferenceCache:
+        """That of the first samples."""
+        return ReferenceCache(tuple(k[:count] for k in self.keys), tuple(v[:count] for v in self.values))
+
 
 class ViewUNet(nn.Module):
     """Predicts v of noisy target views, jointly, from clean reference views."""
