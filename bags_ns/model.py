@@ -335,8 +335,13 @@ class BagsModel(SplatfactoModel):
         if step < self.strategy.refine_stop_iter:
             for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
                 self.strategy._update_state(self.gauss_params, self.strategy_state, info)
-        self.info = infos[-1]
-        super().step_post_backward(step)
+        self.strategy.step_post_backward(
+            params=self.gauss_params,
+            optimizers=self.optimizers,
+            state=self.strategy_state,
+            step=step + 1,  # at step 0 it would reset the opacities
+            info=infos[-1],
+        )
 
     densifying: bool = True
     """Set by the pipeline: off while geometry is held."""
