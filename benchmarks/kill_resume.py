@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 import tyro
 import yaml
@@ -82,14 +84,20 @@ class KillResume:
                 shutil.rmtree(self.work_dir / "cut_cache", ignore_errors=True)
             after = chance.uniform(0, seconds)
             finished += not _kill(start("cut"), after)
-            say(f"preparation {kill + 1} of {self.preparation_kills}: killed after {after:.0f} s, or done before")
+            say(
+                f"preparation {kill + 1} of {self.preparation_kills}: killed after {after:.0f} CPU seconds, or done before"
+            )
             _read_cache(self.work_dir / "cut_cache")
             if (self.work_dir / "cut").exists():
                 _read_prepared(self.work_dir / "cut")
         shutil.rmtree(self.work_dir / "cut", ignore_errors=True)
         _finish(start("cut"))
         assert _contents(self.work_dir / "cut") == _contents(self.work_dir / "whole"), "another result after kills"
-        return {"kills": self.preparation_kills - finished, "finished before": finished, "undisturbed seconds": seconds}
+        return {
+            "kills": self.preparation_kills - finished,
+            "finished before": finished,
+            "undisturbed CPU seconds": seconds,
+        }
 
     def _training(self, clip: Path, chance: random.Random) -> dict[str, object]:
         def start(name: str, seed: int, load_dir: Path | None = None) -> subprocess.Popen[bytes]:
@@ -102,7 +110,7 @@ class KillResume:
         for seed in self.seeds:
             seconds.append(_finish(start(f"seed_{seed}", seed)))
             undisturbed[seed] = _quality(self.work_dir / f"seed_{seed}")
-            say(f"seed {seed}: {seconds[-1]:.0f} s, {undisturbed[seed]}")
+            say(f"seed {seed}: {seconds[-1]:.0f} CPU seconds, {undisturbed[seed]}")
         kills, reached, chains = 0, [], [self.work_dir / "killed_0"]
         while kills < self.training_kills:
             newest, step = _read_runs(chains[-1])
@@ -118,7 +126,7 @@ class KillResume:
         return {
             "kills": kills,
             "steps reached after each": reached,
-            "undisturbed seconds": seconds,
+            "undisturbed CPU seconds": seconds,
             "undisturbed": undisturbed,
             "killed": [_quality(folder) for folder in chains],
         }
@@ -143,21 +151,27 @@ def _start(program: str, *words: object) -> subprocess.Popen[bytes]:
 
 
 def _finish(process: subprocess.Popen[bytes]) -> float:
-    """Seconds until the process has ended well."""
-    begun = time.monotonic()
+    """Waits until the process has ended well; the CPU seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.wait() != 0:
         raise RuntimeError(f"{' '.join(map(str, process.args))} ended with code {process.returncode}")  # type: ignore[arg-type]
-    return time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _kill(process: subprocess.Popen[bytes], after: float) -> bool:
-    """Sends SIGKILL after so many seconds; False where the process had ended before (well, or this raises)."""
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return True
+    """Sends SIGKILL after so many CPU seconds, which do not depend on what else the machine does.
+
+    False where the process had ended before (well, or this raises).
+    """
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        times = watched.cpu_times()
+        if times.user + times.system > after:
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.02)
     _finish(process)
     return False
 
