@@ -60,6 +60,7 @@ class AnimalControls(ViewerControl):
 
         self.editor = PoseEditor(model.skeleton, video, fit, clip_duration(model), clip_fps(model))
         self.playback = Playback()
+        self._editing = threading.Lock()
 
     def _setup(self, viewer: Viewer) -> None:
         """Called by nerfstudio when the viewer has been built."""
@@ -112,30 +113,36 @@ class AnimalControls(ViewerControl):
         self._on(panel.duration, editor.set_duration)
         self._on(panel.save, lambda _: self._save())
         self._on(panel.load, lambda _: editor.load(self._track_file()))
-        self._on(panel.export, lambda _: self.export(panel.format.value))
+        self._on(panel.export, lambda _: self.export(panel.format.value), edits=False)
 
-    def _on(self, widget: Any, action: Callable[[Any], None]) -> None:
+    def _on(self, widget: Any, action: Callable[[Any], None], *, edits: bool = True) -> None:
         """Calls `action` with the widget's value when a person, and not this program, changes it."""
+        do = self._edit if edits else self._try
 
         def react(event: Any) -> None:
             if event.client_id is not None:
-                self._edit(lambda: action(widget.value))
+                do(lambda: action(widget.value))
 
         (widget.on_click if hasattr(widget, "on_click") else widget.on_update)(react)
 
-    def _edit(self, action: Callable[[], None]) -> None:
-        """Does something for a person: shows what went wrong with it, or else what has changed."""
+    def _try(self, action: Callable[[], None]) -> None:
+        """Does something for a person, and shows what goes wrong with it."""
         try:
             self._say("")
             action()
         except (ValueError, OSError, ImportError) as error:
             self._say(f"**{error}**")
-        work = self.editor.work
-        self.panel.video_share.value = work.video_share
-        self.panel.interpolation.value = work.interpolation
-        self.panel.duration.value = work.duration
-        self.panel.show_keyframes(self.editor.key_times, self.editor.seconds)
-        self._show_time()
+
+    def _edit(self, action: Callable[[], None]) -> None:
+        """Does one edit after the other, and shows what has changed."""
+        with self._editing:
+            self._try(action)
+            work = self.editor.work
+            self.panel.video_share.value = work.video_share
+            self.panel.interpolation.value = work.interpolation
+            self.panel.duration.value = work.duration
+            self.panel.show_keyframes(self.editor.key_times, self.editor.seconds)
+            self._show_time()
 
     def _say(self, message: str) -> None:
         if self.panel.message.content != message:
