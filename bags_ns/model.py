@@ -350,6 +350,7 @@ class BagsModel(SplatfactoModel):
         points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
         self.bones.place(points.detach())
         self.bones_placed = True
+        self.rebuild_skeleton()
         for name in ("bones", "skinning", "bone_motion", "bone_table"):
             self.optimizers[name].state.clear()
 

@@ -69,12 +69,7 @@ class AnimalControls(ViewerControl):
         self.folder = viewer.log_filename.parent
         self.renders = self._model.page_renderer = PageRenders(self._model, self.editor, viewer.control_panel)
         self.renders.warm_up()
-        self.panel = Panel(
-            self.viser_server.gui,
-            self._model.skeleton.names,
-            self.editor.work.duration,
-            str(self.folder / "track.json"),
-        )
+        self.panel = Panel(self.viser_server.gui, self._model.skeleton.names, self.editor.work.duration)
         self.handles = RigHandles(
             self.viser_server.scene,
             len(self._model.bones),
@@ -186,7 +181,11 @@ class AnimalControls(ViewerControl):
             self.editor.time = seconds / self.editor.work.duration
 
     def _track_file(self) -> Path:
-        return Path(self.panel.file.value).expanduser()
+        """In the run's folder, whatever is typed: a page may be open to a network."""
+        name = self.panel.file.value.strip()
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ValueError(f"'{name}' is not the name of a file in {self.folder}")
+        return self.folder / name
 
     def _save(self) -> None:
         self.editor.save(self._track_file())

@@ -19,10 +19,9 @@ class Panel:
         gui: of the viser server.
         joint_names: of the skeleton.
         duration: in seconds.
-        track_file: where keyframes are saved unless a person says otherwise.
     """
 
-    def __init__(self, gui: GuiApi, joint_names: Sequence[str], duration: float, track_file: str) -> None:
+    def __init__(self, gui: GuiApi, joint_names: Sequence[str], duration: float) -> None:
         with gui.add_folder("Animal", order=-1.0):
             self.message = gui.add_markdown("")
             self.time = gui.add_slider("Time ", 0.0, 1.0, step=0.001, initial_value=0.0, hint="Start to end")
@@ -50,7 +49,7 @@ class Panel:
             self.delete = gui.add_button("Delete keyframe", color="gray", icon=Icon.TRASH)
             self.interpolation = gui.add_dropdown("In between", ("slerp", "cubic"), hint="cubic has no jumps in speed")
             self.duration = gui.add_number("Duration (s)", duration, min=0.01, step=0.1)
-            self.file = gui.add_text("Track file", track_file, hint="On the machine that runs the viewer")
+            self.file = gui.add_text("Track file", "track.json", hint="In the run's folder, beside config.yml")
             self.save = gui.add_button("Save track", color="gray", icon=Icon.DEVICE_FLOPPY)
             self.load = gui.add_button("Load track", color="gray", icon=Icon.FOLDER_OPEN)
         with gui.add_folder("Take along", order=-0.7):
