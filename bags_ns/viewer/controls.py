@@ -61,6 +61,8 @@ class AnimalControls(ViewerControl):
         self.editor = PoseEditor(model.skeleton, video, fit, clip_duration(model), clip_fps(model))
         self.playback = Playback()
         self._editing = threading.Lock()
+        self._followed: Pose | None = None
+        self._reported: str | None = None
 
     def _setup(self, viewer: Viewer) -> None:
         """Called by nerfstudio when the viewer has been built."""
@@ -181,11 +183,11 @@ class AnimalControls(ViewerControl):
             self.editor.time = seconds / self.editor.work.duration
 
     def _track_file(self) -> Path:
-        """In the run's folder, whatever is typed: a page may be open to a network."""
-        name = self.panel.file.value.strip()
-        if not name or Path(name).name != name or name.startswith("."):
-            raise ValueError(f"'{name}' is not the name of a file in {self.folder}")
-        return self.folder / name
+        """In the run's folder for tracks, whatever is typed: a page may be open to a network."""
+        name, folder = self.panel.file.value.strip(), self.folder / "tracks"
+        if not name or Path(name).name != name:
+            raise ValueError(f"'{name}' is not the name of a file in {folder}")
+        return folder / name
 
     def _save(self) -> None:
         self.editor.save(self._track_file())
@@ -236,9 +238,6 @@ class AnimalControls(ViewerControl):
             except Exception as error:  # the clock must outlive a failed step of it
                 self._say(f"**{type(error).__name__}: {error}**")
             before = now
-
-    _followed: Pose | None = None
-    _reported: str | None = None
 
     def _tick(self, elapsed: float) -> None:
         if self.playback.playing:

@@ -49,7 +49,7 @@ class Panel:
             self.delete = gui.add_button("Delete keyframe", color="gray", icon=Icon.TRASH)
             self.interpolation = gui.add_dropdown("In between", ("slerp", "cubic"), hint="cubic has no jumps in speed")
             self.duration = gui.add_number("Duration (s)", duration, min=0.01, step=0.1)
-            self.file = gui.add_text("Track file", "track.json", hint="In the run's folder, beside config.yml")
+            self.file = gui.add_text("Track file", "track.json", hint="In tracks/ of the run's folder")
             self.save = gui.add_button("Save track", color="gray", icon=Icon.DEVICE_FLOPPY)
             self.load = gui.add_button("Load track", color="gray", icon=Icon.FOLDER_OPEN)
         with gui.add_folder("Take along", order=-0.7):

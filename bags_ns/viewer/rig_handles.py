@@ -124,7 +124,8 @@ class RigHandles:
         self._scene.add_spline_catmull_rom(
             "/skeleton/lines", tour, "catmullrom", tension=0.0, line_width=2.0, color=LINE_COLOR, segments=len(tour) - 1
         )
-        if self._gizmo is not None and self.selected is not None and time.monotonic() - self._dragged > DRAG_ENDS_AFTER:
-            self._gizmo_at = moved[0, self.selected].detach().cpu()
-            self._gizmo.position = places[self.selected]
-            self._gizmo.wxyz = quat_from_rotation(T[self.selected, :3, :3]).detach().cpu().numpy()
+        gizmo, joint = self._gizmo, self.selected  # a click may replace them meanwhile
+        if gizmo is not None and joint is not None and time.monotonic() - self._dragged > DRAG_ENDS_AFTER:
+            self._gizmo_at = moved[0, joint].detach().cpu()
+            gizmo.position = places[joint]
+            gizmo.wxyz = quat_from_rotation(T[joint, :3, :3]).detach().cpu().numpy()

@@ -158,7 +158,7 @@ def test_keyframes_are_set_played_saved_and_exported(person):
     controls._edit(lambda: controls.seek(1.0))
     assert change(person.see(), first) > 0.2
     browser.click_button("Save track")
-    until((controls.folder / "track.json").is_file)
+    until((controls.folder / "tracks" / "track.json").is_file)
     browser.click_button("Export")
     until(lambda: "Wrote" in controls.panel.message.content)
     path = controls.folder / "exports" / "animal.glb"
