@@ -15,6 +15,7 @@ from bags_ns.data.video import write_video
 from bags_ns.model import BagsModel
 from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
+from bags_ns.rigged import track_poses
 from bags_ns.visualize import (
     TURNTABLE_ELEVATION_DEG,
     TURNTABLE_RADIUS,
@@ -24,16 +25,6 @@ from bags_ns.visualize import (
     render_pose,
     write_png,
 )
-
-
-@torch.no_grad()
-def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
-    """The model's pose at each frame of the track; the video runs once while it lasts."""
-    times = track.frame_times().tolist()
-    shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
-    return [
-        track.pose_at(time, model.skeleton, model.pose_at(share)) for time, share in zip(times, shares, strict=True)
-    ]
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bags_ns.animating import track_poses
 from bags_ns.animation.export_gltf import write_gltf
 from bags_ns.animation.export_ply import write_ply, write_ply_sequence
 from bags_ns.animation.export_spz import write_spz
@@ -16,7 +15,7 @@ from bags_ns.animation.splats import Splats
 from bags_ns.model import BagsModel
 from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
-from bags_ns.rigged import posed_splats, rigged_animal, video_motion
+from bags_ns.rigged import posed_splats, rigged_animal, track_poses, video_motion
 from bags_ns.runs import open_run
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -150,7 +151,7 @@ class BagsModel(SplatfactoModel):
         self.run_length = 0
         self.bones_placed = False
         self.frames_entered: set[int] = set()
-        self.pose_override: Pose | None = None
+        self.page_renderer: Callable[[Cameras], dict[str, Any] | None] | None = None
         self._weights: Tensor | None = None
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
@@ -282,11 +283,23 @@ class BagsModel(SplatfactoModel):
         width, height = int(camera.width.item()), int(camera.height.item())
         return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
 
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
+        """Splatfacto's; the viewer's `page_renderer`, where one is set, answers for what the viewer's pages show."""
+        self.set_crop(obb_box)
+        camera = camera.to(self.device)
+        outputs = self.page_renderer(camera) if self.page_renderer is not None else None
+        return self.get_outputs(camera) if outputs is None else outputs
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Renders the animal at the camera's time, or in `pose_override` where one is set."""
-        pose = self.pose_override or self.pose_at(self.camera_time(camera))
+        """Renders the animal as the video has it at the camera's time."""
+        return self.outputs_in_pose(camera, self.pose_at(self.camera_time(camera)))
+
+    def outputs_in_pose(self, camera: Cameras, pose: Pose) -> dict[str, Any]:
+        """Renders the animal in any pose; nerfstudio's names, each [H W channels]."""
         background = self._get_background_color()
-        output = self.render_gaussians(self._cropped(self.posed_gaussians(pose)), camera, background, with_depth=True)
+        gaussians = self.cropped(self.posed_gaussians(pose))
+        output = self.render_gaussians(gaussians, camera, background, with_depth=True)
         self.last_size = output.rgb.shape[1:3]
         return {
             "rgb": output.rgb[0].clamp(0, 1),
@@ -295,7 +308,7 @@ class BagsModel(SplatfactoModel):
             "background": background.expand_as(output.rgb[0]),
         }
 
-    def _cropped(self, gaussians: Gaussians) -> Gaussians:
+    def cropped(self, gaussians: Gaussians) -> Gaussians:
         """Only what lies inside the viewer's crop box, where one is set."""
         if self.crop_box is None:
             return gaussians
@@ -352,6 +365,7 @@ class BagsModel(SplatfactoModel):
         points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
         self.bones.place(points.detach())
         self.bones_placed = True
+        self.rebuild_skeleton()
         for name in ("bones", "skinning", "bone_motion", "bone_table"):
             self.optimizers[name].state.clear()
 

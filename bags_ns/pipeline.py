@@ -20,7 +20,7 @@ from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
 from bags_ns.priors.views import moved, random_views
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
-from bags_ns.viewer import FirstView
+from bags_ns.viewer.controls import AnimalControls
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
@@ -62,7 +62,7 @@ class BagsPipeline(VanillaPipeline):
         self._references: dict[int, Reference] = {}
         self._conditionings: dict[int, tuple[float, Any]] = {}
         first_camera = self.datamanager.train_dataset.cameras.camera_to_worlds[0]
-        self.first_view = FirstView(first_camera.cpu().numpy())
+        self.animal_controls = AnimalControls(self.model, first_camera)
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""

@@ -75,6 +75,16 @@ def video_track(model: BagsModel) -> PoseTrack:
     return track_of(model, motion.times, *joint_motion(model, motion), clip_fps(model))
 
 
+@torch.no_grad()
+def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
+    """The model's pose at each frame of the track; the video runs once while it lasts."""
+    times = track.frame_times().tolist()
+    shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
+    return [
+        track.pose_at(time, model.skeleton, model.pose_at(share)) for time, share in zip(times, shares, strict=True)
+    ]
+
+
 def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
     """The motion of the source's video as a track for `target`."""
     motion = video_motion(source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +14,9 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from numpy import ndarray
 from torch import Tensor
 
+from bags_ns.bone_colors import in_bone_colors
 from bags_ns.cameras import intrinsics_from_fov, orbit_camera
 from bags_ns.data.video import write_video
-from bags_ns.gaussians import Gaussians
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipeline
 from bags_ns.progress import progress_bar
@@ -29,18 +27,6 @@ Frame = UInt8[ndarray, "H W 3"]
 TURNTABLE_FOV_DEG = 40.0
 TURNTABLE_RADIUS = 2.0
 TURNTABLE_ELEVATION_DEG = 12.0
-
-
-def bone_colors(num_bones: int) -> Float[Tensor, "B 3"]:
-    """One vivid colour a bone, neighbours in order far apart in hue."""
-    golden = (math.sqrt(5) - 1) / 2
-    return torch.tensor([colorsys.hsv_to_rgb((bone * golden) % 1, 0.75, 0.95) for bone in range(num_bones)])
-
-
-def in_bone_colors(model: BagsModel, gaussians: Gaussians) -> Gaussians:
-    """The same Gaussians coloured by their skinning weights."""
-    colors = model.skin_weights() @ bone_colors(len(model.bones)).to(model.device)
-    return dataclasses.replace(gaussians, colors=colors)
 
 
 def orbit_view(azimuth: float, elevation: float, radius: float, target: Float[Tensor, "3"], size: int) -> Cameras:

@@ -11,7 +11,7 @@ LAYERS = [
     {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "rig", "losses", "metrics", "watch"},
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
     {"model"},
-    {"rigged"},
+    {"rigged", "bone_colors"},
     {"viewer"},
     {"pipeline"},
     {"evaluation", "visualize", "trainer"},
@@ -28,7 +28,6 @@ WITHIN_LAYER = {
     ("metrics", "losses"),
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
-    ("exporting", "animating"),
 }
 
 ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}

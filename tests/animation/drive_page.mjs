@@ -28,5 +28,23 @@ await picture("start_again", seek(0));
 const turn = `animal.state.turned.set(animal.skeleton.bones[1], new animal.skeleton.bones[1].quaternion.constructor(0.5, 0, 0, 0.866))`;
 await picture("posed", turn);
 await picture("reset", `document.getElementById("reset").click()`);
-console.log(JSON.stringify({ errors, framesPerSecond, status: await page.evaluate("document.getElementById('status').textContent") }));
+
+// The GLB as any three.js program reads it: every 20th vertex of the skinned mesh at a time of its animation, in the world.
+const vertices = await page.evaluate(async (seconds) => {
+  const { GLTFLoader } = await import("three/addons/loaders/GLTFLoader.js");
+  const { AnimationMixer, Vector3 } = await import("three");
+  const gltf = await new GLTFLoader().loadAsync("./proxy.glb");
+  const mixer = new AnimationMixer(gltf.scene);
+  mixer.clipAction(gltf.animations[0]).play();
+  mixer.setTime(seconds);
+  gltf.scene.updateMatrixWorld(true);
+  let mesh;
+  gltf.scene.traverse((node) => { if (node.isSkinnedMesh) mesh = node; });
+  const places = [];
+  for (let i = 0; i < mesh.geometry.attributes.position.count; i += 20) {
+    places.push(mesh.getVertexPosition(i, new Vector3()).applyMatrix4(mesh.matrixWorld).toArray());
+  }
+  return places;
+}, 0.25);
+console.log(JSON.stringify({ vertices, errors, framesPerSecond, status: await page.evaluate("document.getElementById('status').textContent") }));
 await browser.close();

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gltf_reader import Glb
 from test_gltf import made_up_animal, walking_motion
 
+from bags_ns.animation.export_gltf import write_gltf
 from bags_ns.animation.export_web import SPARK, THREE, write_web
 
 
@@ -50,6 +52,7 @@ def served(tmp_path_factory):
         pytest.skip(f"npm could not install {packages}: {installed.stderr.strip()[-200:]}")
     animal = made_up_animal()
     write_web(folder, animal, {"walk": walking_motion(animal.skeleton)}, packages="./node_modules")
+    write_gltf(folder / "proxy.glb", animal, {"walk": walking_motion(animal.skeleton)})
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -74,3 +77,6 @@ def test_the_page_plays_and_poses_in_a_browser(chromium, served):
     changes = {name: np.abs(picture - pictures["start"]).mean() for name, picture in pictures.items()}
     assert changes["later"] > 1 and changes["start_again"] < 0.2 * changes["later"]
     assert changes["posed"] > 0.2 and changes["reset"] < 0.5 * changes["posed"]
+    theirs, _ = Glb(folder / "proxy.glb").moved("mesh", 0, 0.25)
+    y_up = theirs[::20] @ np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    assert np.abs(np.array(seen["vertices"]) - y_up).max() < 1e-4  # three.js moves the mesh of a GLB as it is meant
