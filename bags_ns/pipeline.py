@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from bags_ns.model import BagsModel, BagsModelConfig
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sds import prior_loss
+from bags_ns.priors.turning import azimuth_track, key_views, keyframe_indices, most_likely_track, pair_errors
 from bags_ns.priors.views import moved, random_views
+from bags_ns.progress import progress_bar, say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 from bags_ns.viewer import FirstView
 
@@ -42,6 +45,8 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """The diffusion prior for the sides that the video does not show."""
+    turn_from_prior: bool = True
+    """Where cameras are unknown and there is a prior, it says before training how far the animal turns over the clip."""
 
 
 class BagsPipeline(VanillaPipeline):
@@ -105,9 +110,33 @@ class BagsPipeline(VanillaPipeline):
                 del self._conditionings[next(iter(self._conditionings))]
         return known[1]
 
+    def start_turn(self) -> None:
+        """Starts the root from the turn over the clip that the prior finds the most likely."""
+        # Errors are compared here, so the network must say what it expects and not exaggerate it.
+        prior = replace(self.config.prior, guidance=1.0).setup()
+        assert prior is not None
+        data, root = self.datamanager, self.model.root_motion
+        frames = keyframe_indices(len(data.clip.times))
+        cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
+        views = key_views(
+            [self.model.ground_truth(image) for image in images],
+            torch.cat([camera.camera_to_worlds for camera in cameras]),
+            torch.cat([camera.get_intrinsics_matrices() for camera in cameras]),
+            root.path[frames],
+            prior.image_size,
+        )
+        with progress_bar("Looking how the animal turns", len(frames) * (len(frames) - 1)) as advance:
+            errors = pair_errors(prior, views, lambda: advance(None, None))
+        turn, bow = most_likely_track(errors, data.clip.times[frames])
+        say(f"The animal turns by {-math.degrees(turn):.0f} degrees over the clip (left is positive), says the prior.")
+        root.start_headings(-azimuth_track(turn, bow, root.knots))
+
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
         phases, model = self.config.phases, self.model
+        is_fresh = self._frames is None and not model.frames_entered
+        if is_fresh and self.prior is not None and self.config.turn_from_prior and not model.cameras_known:
+            self.start_turn()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:

@@ -14,7 +14,7 @@ LAYERS = [
     {"rigged"},
     {"viewer"},
     {"pipeline"},
-    {"evaluation", "visualize", "trainer"},
+    {"evaluation", "unposed", "visualize", "trainer"},
     {"method_configs"},
     {"runs"},
     {"demo", "doctor", "animating", "exporting"},
@@ -29,6 +29,7 @@ WITHIN_LAYER = {
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
     ("exporting", "animating"),
+    ("unposed", "evaluation"),
 }
 
 ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}

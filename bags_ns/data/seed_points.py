@@ -117,7 +117,7 @@ def scene_centre(canonical: View, views: Sequence[View], spread: float) -> Float
         return np.zeros(3)
     position, ray = canonical.camera_to_world[:3, 3], canonical.centroid_ray()
     if spread >= ALIKE_SPREAD:
-        return _nearest_to_rays(views)
+        return nearest_to_rays(views)
     rows, columns = np.nonzero(canonical.alpha >= FOREGROUND)
     longer = max(np.ptp(columns), np.ptp(rows)) + 1  # no depth is known: the animal's longer side becomes one unit
     return position + ray * canonical.intrinsics[0, 0] / longer
@@ -130,7 +130,7 @@ def _sees_origin(view: View) -> bool:
     return bool(depth > 0 and columns.min() <= x <= columns.max() + 1 and rows.min() <= y <= rows.max() + 1)
 
 
-def _nearest_to_rays(views: Sequence[View]) -> Float[np.ndarray, " 3"]:
+def nearest_to_rays(views: Sequence[View]) -> Float[np.ndarray, " 3"]:
     """The point with the least squared distance to the rays through the middles of the silhouettes."""
     rays = np.stack([view.centroid_ray() for view in views])
     positions = np.stack([view.camera_to_world[:3, 3] for view in views])
