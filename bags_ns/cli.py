@@ -89,10 +89,11 @@ class Evaluate:
         run = open_run(self.load_config)
         data = run.pipeline.datamanager
         if self.unposed:
-            from bags_ns.unposed import evaluate_unposed
+            from bags_ns.unposed import TrueClip, evaluate_unposed
 
-            with progress_bar("Evaluating") as advance:
-                motion, summary = evaluate_unposed(run.pipeline, lambda: advance(None, None))
+            truth = TrueClip.of_run(run.pipeline)
+            with progress_bar("Evaluating", len(truth)) as advance:
+                motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
             write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
             Console().print(summary_table(summary))
             Console().print(

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig, cameras_of
@@ -44,50 +44,68 @@ class Similarity:
     def moved(self, gaussians: Gaussians) -> Gaussians:
         """Gaussians in the other world."""
         linear = self.scale * self.rotation
-        return replace(
-            gaussians,
-            means=gaussians.means @ linear.T + self.translation,
-            covars=linear @ gaussians.covars @ linear.T,
-        )
+        means, covars = gaussians.means @ linear.T + self.translation, linear @ gaussians.covars @ linear.T
+        return replace(gaussians, means=means, covars=covars)
 
 
 def similarity_of_cameras(
-    ours: Float[Tensor, "4 4"], theirs: Float[Tensor, "4 4"], our_depth: float, their_depth: float
+    ours: Float[Tensor, "4 4"],
+    our_point: Float[Tensor, " 3"],
+    theirs: Float[Tensor, "4 4"],
+    their_point: Float[Tensor, " 3"],
 ) -> Similarity:
-    """The similarity that takes our OpenGL camera onto theirs, and our animal's depth before it to theirs."""
-    scale = their_depth / our_depth
+    """The similarity that takes our OpenGL camera onto theirs, and our point to the depth of theirs before it."""
+    scale = _depth(theirs, their_point) / _depth(ours, our_point)
     rotation = theirs[:3, :3] @ ours[:3, :3].T
     return Similarity(scale, rotation, theirs[:3, 3] - scale * rotation @ ours[:3, 3])
 
 
-def depth_before(camera_to_world: Float[Tensor, "4 4"], point: Float[Tensor, " 3"]) -> float:
-    """Distance of a world point along the view of an OpenGL camera."""
+def _depth(camera_to_world: Float[Tensor, "4 4"], point: Float[Tensor, " 3"]) -> float:
     return float((camera_to_world[:3, 3] - point) @ camera_to_world[:3, 2])
 
 
-def turns_deg(camera_to_worlds: Float[Tensor, "T 4 4"]) -> Float[Tensor, " T"]:
-    """How far the camera has gone about the vertical axis (z) since the first frame, in degrees, whole turns counted."""
-    backward = camera_to_worlds[:, :3, 2]
-    azimuths = torch.atan2(backward[:, 1], backward[:, 0])
-    steps = torch.remainder(azimuths[1:] - azimuths[:-1] + torch.pi, 2 * torch.pi) - torch.pi
+def turns_deg(rotations: Float[Tensor, "T 3 3"]) -> Float[Tensor, " T"]:
+    """How far an OpenGL camera has gone about the vertical axis (z) since the first frame, in degrees, whole turns counted."""
+    azimuths = torch.atan2(rotations[:, 1, 2], rotations[:, 0, 2])
+    steps = torch.remainder(azimuths.diff() + torch.pi, 2 * torch.pi) - torch.pi
     return torch.rad2deg(torch.cat([steps.new_zeros(1), steps.cumsum(0)]))
 
 
-def angles_deg(one: Float[Tensor, "T 4 4"], other: Float[Tensor, "T 4 4"]) -> Float[Tensor, " T"]:
-    """Angles of the rotations between two sets of cameras, in degrees."""
-    traces = (one[:, :3, :3] * other[:, :3, :3]).sum((1, 2))
-    return torch.rad2deg(((traces - 1) / 2).clamp(-1, 1).acos())
+def motion_errors(ours: Float[Tensor, "T 4 4"], theirs: Float[Tensor, "T 4 4"]) -> dict[str, float]:
+    """Recovered cameras against true ones, after the first has been laid onto the first.
+
+    Returns:
+        turn_deg and true_turn_deg from the first frame to the last, positive where the camera goes from x to y, and the
+        largest errors over the frames: turn_error_deg, and rotation_error_deg about any axis.
+    """
+    aligned = theirs[0, :3, :3] @ ours[0, :3, :3].T @ ours[:, :3, :3]
+    our_turns, true_turns = turns_deg(aligned), turns_deg(theirs[:, :3, :3])
+    cosines = ((aligned * theirs[:, :3, :3]).sum((1, 2)) - 1) / 2
+    return {
+        "turn_deg": float(our_turns[-1]),
+        "true_turn_deg": float(true_turns[-1]),
+        "turn_error_deg": float((our_turns - true_turns).abs().max()),
+        "rotation_error_deg": float(torch.rad2deg(cosines.clamp(-1, 1).acos()).max()),
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class TrueClip:
     """What the data know and the run was not told."""
 
-    camera_to_worlds: Float[Tensor, "T 4 4"]
-    """Of the frames that were trained on."""
-    first: SourceFrame
-    """The first of them."""
-    test_frames: tuple[SourceFrame, ...]
+    train: tuple[SourceFrame, ...]
+    """The frames that were trained on."""
+    test: tuple[SourceFrame, ...]
+    """Test views."""
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.test)
+
+    @property
+    def camera_to_worlds(self) -> Float[Tensor, "T 4 4"]:
+        """OpenGL poses of the frames that were trained on."""
+        poses = np.stack([_camera(frame).camera_to_world for frame in self.train])
+        return torch.from_numpy(poses.astype(np.float32))
 
     @classmethod
     def of_run(cls, pipeline: BagsPipeline) -> TrueClip:
@@ -100,57 +118,33 @@ class TrueClip:
         info = pipeline.datamanager.clip
         clip = find_clip(config.data, config.sequence)
         if not info.object_centric or not clip.has_cameras:
-            known = "was trained with them" if clip.has_cameras else "has none"
+            reason = "the run was trained with its cameras" if clip.has_cameras else "it has no cameras"
             raise DataError(
-                f"{config.data}: --unposed compares with cameras that the run was not told, and it {known}; "
-                "train on data with cameras, with animal-video --known-cameras False."
+                f"{config.data}: {reason}; --unposed is for runs of ns-train ... animal-video --known-cameras False."
             )
-        frames = [clip.frames[int(number)] for number in info.source_indices]
-        poses = np.stack([cast(SourceCamera, frame.camera).camera_to_world for frame in frames])
-        return cls(torch.from_numpy(poses.astype(np.float32)), frames[0], clip.test_frames)
-
-
-def recovered_cameras(model: BagsModel, camera_to_world: Float[Tensor, "4 4"]) -> Float[Tensor, "T 4 4"]:
-    """The cameras about the animal in place that stand for its movement before the run's one camera."""
-    roots = model.root_motion(model.root_motion.knots)
-    return rigid_inverse(roots) @ camera_to_world
+        return cls(tuple(clip.frames[int(number)] for number in info.source_indices), clip.test_frames)
 
 
 def evaluate_unposed(
-    pipeline: BagsPipeline, advance: Callable[[], None] = lambda: None
+    pipeline: BagsPipeline, truth: TrueClip, advance: Callable[[], None] = lambda: None
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The turn over the clip beside the true one, and the summary of `evaluate_model` with test views in the true world.
+    """What `motion_errors` says of the run, and the summary of `evaluate_model` with test views in the true world.
 
-    Returns:
-        turn_deg and true_turn_deg (signed, from the first frame to the last), turn_error_deg and rotation_error_deg (the
-        largest over the frames), and rows as `evaluation.summarize` gives them.
-
-    Raises:
-        DataError: there are no cameras to compare with.
+    `advance` is called after each of the frames and test views of `truth`.
     """
-    model, data = pipeline.model.eval(), pipeline.datamanager
-    truth = TrueClip.of_run(pipeline)
-    rows = evaluate_split(model, data.train_dataset, advance)
+    model, dataset = pipeline.model.eval(), pipeline.datamanager.train_dataset
+    rows = evaluate_split(model, dataset, advance)
     with torch.no_grad():
-        pose = data.train_dataset.cameras.camera_to_worlds[0].to(model.device)
-        ours = recovered_cameras(model, torch.cat([pose, pose.new_tensor([[0.0, 0.0, 0.0, 1.0]])]))
+        ours = recovered_cameras(model, dataset.cameras.camera_to_worlds[0].to(model.device))
         theirs = truth.camera_to_worlds.to(model.device)
-        turn = motion_errors(ours, theirs)
-        test_rows, angles = _test_views(model, truth, ours[0], theirs, advance) if truth.test_frames else ([], [])
-    return turn, summarize(rows, test_rows, angles)
+        test_rows, angles = _test_views(model, truth, ours[0], theirs, advance) if truth.test else ([], [])
+    return motion_errors(ours, theirs), summarize(rows, test_rows, angles)
 
 
-def motion_errors(ours: Float[Tensor, "T 4 4"], theirs: Float[Tensor, "T 4 4"]) -> dict[str, float]:
-    """Turn and rotation of recovered cameras against true ones, after the first has been laid onto the first."""
-    aligned = ours.clone()
-    aligned[:, :3, :3] = theirs[0, :3, :3] @ ours[0, :3, :3].T @ ours[:, :3, :3]
-    our_turns, true_turns = turns_deg(aligned), turns_deg(theirs)
-    return {
-        "turn_deg": float(our_turns[-1]),
-        "true_turn_deg": float(true_turns[-1]),
-        "turn_error_deg": float((our_turns - true_turns).abs().max()),
-        "rotation_error_deg": float(angles_deg(aligned, theirs).max()),
-    }
+def recovered_cameras(model: BagsModel, camera_to_world: Float[Tensor, "3 4"]) -> Float[Tensor, "T 4 4"]:
+    """The cameras about an animal in place that stand for its movement before the run's one camera."""
+    pose = torch.cat([camera_to_world, camera_to_world.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
+    return rigid_inverse(model.root_motion(model.root_motion.knots)) @ pose
 
 
 def _test_views(
@@ -161,23 +155,18 @@ def _test_views(
     advance: Callable[[], None],
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Metrics of the test views, and their angles to the nearest training view."""
-    pictures = [read_frame(frame) for frame in truth.test_frames]
-    posed = [_pinhole(frame) for frame in truth.test_frames]
-    views = [View(rgba[..., 3], p.camera.intrinsics, p.camera.camera_to_world) for rgba, p in zip(pictures, posed)]
-    first = View(read_frame(truth.first)[..., 3], *_matrices(truth.first))
-    centre = torch.from_numpy(nearest_to_rays([first, *views]).astype(np.float32)).to(theirs)
-    canonical = _in_place(model, float(model.root_motion.canonical_time))
+    pictures = [read_frame(frame) for frame in truth.test]
     similarity = similarity_of_cameras(
         our_first,
+        animal_in_place(model, float(model.root_motion.canonical_time)).centroid(),
         theirs[0],
-        depth_before(our_first, canonical.centroid()),
-        depth_before(theirs[0], centre),
+        true_centre(truth, pictures).to(theirs),
     )
-    cameras = cameras_of(posed).to(model.device)
+    cameras = cameras_of([_undistorted(frame) for frame in truth.test]).to(model.device)
+    white = torch.ones(3, device=model.device)
     rows = []
-    for index, picture in enumerate(pictures):
-        gaussians = similarity.moved(_in_place(model, posed[index].time or 0.0))
-        white = torch.ones(3, device=model.device)
+    for index, (frame, picture) in enumerate(zip(truth.test, pictures, strict=True)):
+        gaussians = similarity.moved(animal_in_place(model, frame.time or 0.0))
         output = model.render_gaussians(gaussians, cameras[index : index + 1], white, with_depth=False)
         target = model.ground_truth(torch.from_numpy(picture))
         rows.append(image_metrics(output.rgb[0].clamp(0, 1), output.alpha[0], target))
@@ -185,18 +174,27 @@ def _test_views(
     return rows, angles_to_training(cameras.camera_to_worlds, theirs[:, :3]).tolist()
 
 
-def _in_place(model: BagsModel, time: float) -> Gaussians:
-    """The animal in its pose at `time`, its root's movement left out."""
+def animal_in_place(model: BagsModel, time: float) -> Gaussians:
+    """The animal in its pose at `time`, without its movement as a whole."""
     pose = model.pose_at(time)
     return model.posed_gaussians(Pose(pose.T_object_canonical, torch.eye(4, device=model.device)))
 
 
-def _pinhole(frame: SourceFrame) -> PosedImage:
-    """A frame as `read_frame` gives it: its lens distortion taken out."""
-    camera = cast(SourceCamera, frame.camera)
+def true_centre(truth: TrueClip, test_pictures: list[UInt8[np.ndarray, "H W 4"]]) -> Float[Tensor, " 3"]:
+    """Where the test silhouettes say that the middle of the animal is."""
+    cameras = [_camera(frame) for frame in truth.test]
+    views = [
+        View(rgba[..., 3], camera.intrinsics, camera.camera_to_world)
+        for rgba, camera in zip(test_pictures, cameras, strict=True)
+    ]
+    return torch.from_numpy(nearest_to_rays(views).astype(np.float32))
+
+
+def _camera(frame: SourceFrame) -> SourceCamera:
+    return cast(SourceCamera, frame.camera)
+
+
+def _undistorted(frame: SourceFrame) -> PosedImage:
+    """A frame with the camera of the picture that `read_frame` gives."""
+    camera = _camera(frame)
     return PosedImage(frame.image, frame.mask, frame.time, camera.resized(camera.width, camera.height))
-
-
-def _matrices(frame: SourceFrame) -> tuple[Any, Any]:
-    camera = cast(SourceCamera, frame.camera)
-    return camera.intrinsics, camera.camera_to_world
