@@ -1,7 +1,11 @@
 """A clip whose cameras were left out, evaluated against them: exact where the motion is exact, and honest where not."""
 
 import copy
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +18,8 @@ from bags_ns.data.frames import read_frame
 from bags_ns.data.images import DataError
 from bags_ns.data.transforms import PosedImage
 from bags_ns.metrics import image_metrics
+from bags_ns.priors.base import PriorCamera
+from bags_ns.priors.config import PriorConfig
 from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
 from bags_ns.trainer import BagsTrainer
 from bags_ns.unposed import (
@@ -22,6 +28,7 @@ from bags_ns.unposed import (
     animal_in_place,
     evaluate_unposed,
     motion_errors,
+    recovered_cameras,
     true_centre,
     turns_deg,
 )
@@ -50,8 +57,17 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pipeline(clip, tmp_path_factory):
-    return trainer_on(clip, tmp_path_factory.mktemp("run"), known_cameras=False).pipeline
+def unposed_trainer(clip, tmp_path_factory):
+    return trainer_on(clip, tmp_path_factory.mktemp("run"), known_cameras=False)
+
+
+@pytest.fixture
+def pipeline(unposed_trainer):
+    """With a root at rest."""
+    with torch.no_grad():
+        unposed_trainer.pipeline.model.root_motion.table.zero_()
+        unposed_trainer.pipeline.model.root_motion.turns.zero_()
+    return unposed_trainer.pipeline
 
 
 def orbit(azimuths_deg):
@@ -117,6 +133,57 @@ def test_views_of_an_exact_motion_are_exact(pipeline):
         expected.append(image_metrics(output.rgb[0].clamp(0, 1), output.alpha[0], torch.from_numpy(picture) / 255))
     for name in ("psnr", "iou", "psnr_silhouette"):
         assert summary["test"][name] == pytest.approx(sum(row[name] for row in expected) / len(expected), abs=2e-3)
+
+
+class SilentPrior:
+    """Finds every view as likely as any other."""
+
+    num_views, image_size = 1, 8
+    camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
+    alphas_cumprod = torch.linspace(0.999, 0.01, 100)
+
+    def condition(self, images, camera_to_worlds, fovs_deg):
+        return None
+
+    def encode(self, renders):
+        return renders.permute(0, 3, 1, 2)
+
+    def noise_predictor(self, camera_to_worlds, conditioning):
+        return lambda x_t, t: torch.zeros_like(x_t)
+
+
+def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatch):
+    """The clip's camera goes 60 degrees round at an elevation of 10: said so, the start is the truth itself."""
+    asked = []
+    monkeypatch.setattr(PriorConfig, "setup", lambda config: asked.append(config.guidance) or SilentPrior())
+    monkeypatch.setattr("bags_ns.pipeline.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
+    monkeypatch.setattr("bags_ns.pipeline.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
+    monkeypatch.setattr(pipeline, "prior", SilentPrior())
+    root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
+    pipeline.prepare_phase(0.0)
+    pipeline.prepare_phase(0.05)
+    assert asked == [1.0]  # guidance would exaggerate
+    with torch.no_grad():
+        report = motion_errors(
+            recovered_cameras(pipeline.model, cameras[0]), TrueClip.of_run(pipeline).camera_to_worlds
+        )
+    assert report["turn_deg"] == pytest.approx(SETTINGS.arc_deg, abs=0.1)
+    assert report["rotation_error_deg"] < 0.1
+    assert not root.change(root.knots).any() and torch.equal(root(root.canonical_time[None])[0], torch.eye(4))
+
+
+def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
+    pipeline.model.root_motion.start_turns(torch.tensor([0.0, -0.1, -0.3, -0.4]), torch.tensor([0.0, 0.0, 1.0]))
+    unposed_trainer.config.save_config()
+    unposed_trainer.save_checkpoint(1)
+    folder = unposed_trainer.base_dir
+    verb = [Path(sys.executable).with_name("bags"), "evaluate", "--load-config", folder, "--unposed"]
+    done = subprocess.run(verb, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "truly 60.0" in done.stdout, done.stderr[-2000:]
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert result["motion"]["true_turn_deg"] == pytest.approx(60.0, abs=0.1)
+    assert result["motion"]["turn_deg"] == pytest.approx(math.degrees(0.4), abs=0.5)  # the world leans by the elevation
+    assert result["train"]["frames"] == 4 and result["test"]["frames"] == 8
 
 
 def test_a_run_that_knew_its_cameras_has_nothing_to_recover(clip, tmp_path):
