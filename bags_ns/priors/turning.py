@@ -21,7 +21,7 @@ from bags_ns.cameras import orbit_camera
 from bags_ns.priors.base import DiffusionPrior
 from bags_ns.priors.reference import MARGIN, recut
 
-NUM_KEYFRAMES = 6
+NUM_KEYFRAMES = 7
 """Frames, evenly over the clip, that are compared with each other: cost grows with the square."""
 NUM_AZIMUTHS = 12
 """Azimuths at which each pair is judged, evenly round the circle; between them errors are interpolated."""
@@ -66,7 +66,7 @@ def key_pictures(
 
 
 class ViewJudge:
-    """Asks a prior how likely key pictures are as views from given sides. Each picture meets the same noise every time.
+    """Asks a prior how likely key pictures are as views from given sides. Each pair has noise of its own, the same for every view.
 
     Args:
         prior: judged one view at a time, so it must not need several.
@@ -79,20 +79,28 @@ class ViewJudge:
         self.steps = [round(level * (len(prior.alphas_cumprod) - 1)) for level in NOISE_LEVELS]
         self.clean = [prior.encode(picture[None]) for picture in pictures]
         generator = torch.Generator().manual_seed(seed)
-        self.noises = [[torch.randn(x.shape, generator=generator).to(x) for _ in self.steps] for x in self.clean]
+        shape = (len(pictures), len(pictures), len(self.steps), *self.clean[0].shape)
+        self.noises = torch.randn(shape, generator=generator).to(self.clean[0])
 
     def shown(self, index: int, elevation: float) -> Any:
         """The prior's conditioning on a picture, taken from `elevation` (radians) at azimuth 0."""
         fov = torch.tensor([self.prior.camera.fov_deg])
         return self.prior.condition(self.pictures[index][None], self._camera(0.0, elevation), fov)
 
-    def error(self, conditioning: Any, index: int, azimuth: float, elevation: float) -> float:
-        """Mean squared error of v (noise error over the share of signal) for a picture as that view, over all levels."""
+    def error(self, conditioning: Any, pair: tuple[int, int], azimuth: float, elevation: float) -> float:
+        """Mean squared error of v (noise error over the share of signal) summed over the noise levels.
+
+        Args:
+            conditioning: `shown` of the pair's first picture.
+            pair: pictures that are shown and judged.
+            azimuth: of the judged one, ahead of the shown one's, in radians.
+            elevation: of its camera, in radians.
+        """
         predict = self.prior.noise_predictor(self._camera(azimuth, elevation), conditioning)
         total = 0.0
-        for noise, t in zip(self.noises[index], self.steps, strict=True):
+        for noise, t in zip(self.noises[pair], self.steps, strict=True):
             alpha_bar = float(self.prior.alphas_cumprod[t])
-            noisy = math.sqrt(alpha_bar) * self.clean[index] + math.sqrt(1 - alpha_bar) * noise
+            noisy = math.sqrt(alpha_bar) * self.clean[pair[1]] + math.sqrt(1 - alpha_bar) * noise
             total += float((predict(noisy, t).to(noise) - noise).square().mean()) / alpha_bar
         return total
 
@@ -119,7 +127,7 @@ def pair_errors(
             if i == j:
                 continue
             for a in range(NUM_AZIMUTHS):
-                errors[i, j, a] = judge.error(conditioning, j, 2 * math.pi * a / NUM_AZIMUTHS, elevation)
+                errors[i, j, a] = judge.error(conditioning, (i, j), 2 * math.pi * a / NUM_AZIMUTHS, elevation)
             advance()
     return errors
 
@@ -160,7 +168,9 @@ def most_likely_elevation(
         for i in range(count):
             conditioning = judge.shown(i, elevation)
             others = [j for j in range(count) if j != i]
-            total += sum(judge.error(conditioning, j, turn * float(times[j] - times[i]), elevation) for j in others)
+            total += sum(
+                judge.error(conditioning, (i, j), turn * float(times[j] - times[i]), elevation) for j in others
+            )
         errors.append(total)
         advance()
     return math.radians(_lowest(torch.tensor(ELEVATIONS_DEG), torch.tensor(errors)))
