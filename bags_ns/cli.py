@@ -73,6 +73,9 @@ class Evaluate:
     """config.yml of a run, or a folder that holds runs (the newest is taken)."""
     output: Path | None = None
     """JSON file for the result; evaluation.json beside the config unless given."""
+    unposed: bool = False
+    """For a run without cameras on data that have them (animal-video --known-cameras False): compares its motion with
+    the cameras, and shows it from the test views."""
 
     def run(self) -> None:
         """Does it."""
@@ -85,6 +88,19 @@ class Evaluate:
 
         run = open_run(self.load_config)
         data = run.pipeline.datamanager
+        if self.unposed:
+            from bags_ns.unposed import TrueClip, evaluate_unposed
+
+            truth = TrueClip.of_run(run.pipeline)
+            with progress_bar("Evaluating", len(truth)) as advance:
+                motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
+            write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
+            Console().print(summary_table(summary))
+            Console().print(
+                "turn {turn_deg:.1f} degrees, truly {true_turn_deg:.1f}; largest error of turn {turn_error_deg:.1f}, of "
+                "rotation {rotation_error_deg:.1f}".format(**motion)
+            )
+            return
         test_dataset = data.eval_dataset if data.has_test_views else None
         total = len(data.train_dataset) + (len(test_dataset) if test_dataset else 0)
         with progress_bar("Evaluating", total) as advance:

@@ -53,7 +53,7 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
     """Mean over frames of every metric, and their number; a metric that is absent in a frame is left out there."""
     keys = sorted({key for row in rows for key in row})
     means = {key: sum(r[key] for r in rows if key in r) / sum(key in r for r in rows) for key in keys}
-    return {"frames": len(rows), **means}
+    return {"frames": float(len(rows)), **means}
 
 
 def summarize(

@@ -76,6 +76,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Weight of the bones' and the root's squared acceleration from frame to frame."""
     root_loss_mult: float = 1.0
     """Weight of the root's squared rotation (radians) and translation where cameras are known: else the animal turns with the camera and stays flat."""
+    root_smoothness_loss_mult: float = 30.0
+    """Weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
     least_motion_loss_mult: float = 0.3
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
     flow_loss_mult: float = 0.0
@@ -517,6 +519,8 @@ class BagsModel(SplatfactoModel):
         }
         if self.cameras_known:
             terms["root"] = root_change[:, 1].square().sum(-1).mean()
+        else:
+            terms["root_smoothness"] = losses.smoothness(root_change.transpose(0, 1))
         return terms
 
     # --- evaluation --------------------------------------------------------------------------------------------------

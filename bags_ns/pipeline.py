@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,9 +19,26 @@ from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
+from bags_ns.priors.turning import (
+    ELEVATIONS_DEG,
+    ViewJudge,
+    key_pictures,
+    keyframe_indices,
+    most_likely_elevation,
+    most_likely_turn,
+    pair_errors,
+)
 from bags_ns.priors.views import moved, random_views
+from bags_ns.progress import progress_bar, say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 from bags_ns.viewer.controls import AnimalControls
+
+
+def leaned(angle: float, backward: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
+    """The vertical, leaned by `angle` (radians) towards a camera whose OpenGL z axis is `backward`."""
+    level = backward * backward.new_tensor([1.0, 1.0, 0.0])
+    return math.sin(angle) * level / level.norm() + math.cos(angle) * backward.new_tensor([0.0, 0.0, 1.0])
+
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
@@ -43,6 +61,8 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """The diffusion prior for the sides that the video does not show."""
+    turn_from_prior: bool = False
+    """Where cameras are unknown and there is a prior, it says before training how far the animal turns over the clip: roughly."""
 
 
 class BagsPipeline(VanillaPipeline):
@@ -119,9 +139,43 @@ class BagsPipeline(VanillaPipeline):
             _keep(self._conditionings, frame, known)
         return known[1]
 
+    def start_turn(self) -> None:
+        """Starts the root from the turn over the clip, about the vertical, that the prior finds the most likely."""
+        # Errors are compared here, so the network must say what it expects and not exaggerate it.
+        prior = replace(self.config.prior, guidance=1.0).setup()
+        assert prior is not None
+        data, root = self.datamanager, self.model.root_motion
+        frames = keyframe_indices(len(data.clip.times))
+        cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
+        poses = torch.cat([camera.camera_to_worlds for camera in cameras])
+        judge = ViewJudge(
+            prior,
+            key_pictures(
+                [self.model.ground_truth(image) for image in images],
+                poses,
+                torch.cat([camera.get_intrinsics_matrices() for camera in cameras]),
+                root.path[frames],
+                prior.image_size,
+            ),
+        )
+        times, assumed = data.clip.times[frames], math.asin(float(poses[0, 2, 2]))
+        with progress_bar("Looking how the animal turns", len(frames) * (len(frames) - 1)) as advance:
+            turn = most_likely_turn(pair_errors(judge, assumed, lambda: advance(None, None)), times)
+        with progress_bar("Looking how far the camera looks down", len(ELEVATIONS_DEG)) as advance:
+            elevation = most_likely_elevation(judge, turn, times, lambda: advance(None, None))
+        say(
+            f"Says the prior: the animal turns by {-math.degrees(turn):+.0f} degrees over the clip (left is positive), and "
+            f"the camera looks down by {math.degrees(elevation):.0f} (assumed: --elevation-deg {math.degrees(assumed):.0f})."
+        )
+        root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
+
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
         phases, model = self.config.phases, self.model
+        is_fresh = self._frames is None and not model.frames_entered
+        wanted = self.config.turn_from_prior and not model.cameras_known and self.prior is not None
+        if is_fresh and wanted:
+            self.start_turn()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:

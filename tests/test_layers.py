@@ -14,7 +14,7 @@ LAYERS = [
     {"rigged", "bone_colors"},
     {"viewer"},
     {"pipeline"},
-    {"evaluation", "visualize", "trainer"},
+    {"evaluation", "unposed", "visualize", "trainer"},
     {"method_configs"},
     {"runs"},
     {"demo", "doctor", "animating", "exporting"},
@@ -28,6 +28,8 @@ WITHIN_LAYER = {
     ("metrics", "losses"),
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
+    ("exporting", "animating"),
+    ("unposed", "evaluation"),
 }
 
 ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}

@@ -33,6 +33,8 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     """A video, a transforms.json, or a folder (images/ + masks/, RGBA frames, DAVIS or BANMo layout, transforms*.json)."""
     sequence: str = ""
     """Name of the sequence in a DAVIS folder; needed only where there are several."""
+    known_cameras: bool = True
+    """False takes no more than the field of view from a camera file: the clip is then a plain video."""
     fov_deg: float = 49.1
     """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
     elevation_deg: float = 0.0

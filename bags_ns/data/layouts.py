@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,25 @@ class SourceClip:
     def has_cameras(self) -> bool:
         """Whether every frame comes with its camera."""
         return bool(self.frames) and all(frame.camera is not None for frame in self.frames)
+
+    def without_cameras(self) -> tuple[SourceClip, float]:
+        """The clip as a plain video, without poses and test views, and its field of view in degrees.
+
+        Raises:
+            DataError: its frames have no cameras, or were not taken through one lens with its centre in the middle.
+        """
+        cameras = [frame.camera for frame in self.frames if frame.camera is not None]
+        if not self.has_cameras:
+            raise DataError(f"{self.video or self.root} has no cameras to leave out; drop --known-cameras False.")
+        lenses = {(c.fx, c.fy, c.cx / c.width, c.cy / c.height, c.width, c.height) for c in cameras}
+        fx, fy, x, y, width, height = next(iter(lenses))
+        if len(lenses) > 1 or self.prepared is not None or max(abs(x - 0.5), abs(y - 0.5), abs(fy / fx - 1)) > 0.02:
+            raise DataError(
+                f"{self.root} has crops or several lenses; --known-cameras False needs whole frames of one lens."
+            )
+        frames = tuple(replace(frame, camera=None) for frame in self.frames)
+        fov_deg = 2 * math.degrees(math.atan(0.5 * max(width, height) / fx))
+        return replace(self, frames=frames, test_frames=()), fov_deg
 
     @property
     def files(self) -> tuple[Path, ...]:

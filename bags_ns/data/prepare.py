@@ -41,6 +41,7 @@ class PrepareSettings:
     The fields mean what those of the same names in `AnimalVideoDataParserConfig` do.
     """
 
+    known_cameras: bool = True
     fov_deg: float = 49.1
     elevation_deg: float = 0.0
     crop_size: int = 256
@@ -65,6 +66,9 @@ class PrepareSettings:
 
 def prepare(clip: SourceClip, settings: PrepareSettings, cache_dir: Path) -> PreparedClip:
     """The clip in prepared form, from the cache if it has been prepared before."""
+    if not settings.known_cameras:
+        clip, fov_deg = clip.without_cameras()
+        settings = replace(settings, fov_deg=fov_deg)
     poses = [_pose_key(frame) for frame in (*clip.frames, *clip.test_frames)]
     named = {"settings": asdict(settings), "prepared": clip.prepared, "poses": poses, "train": len(clip.frames)}
     key = content_key(clip.root, clip.files, named)

@@ -39,7 +39,11 @@ class Reference:
 
 
 def recut(
-    frame: Float[Tensor, "H W 4"], camera_to_world: Float[Tensor, "rows 4"], K: Float[Tensor, "3 3"], size: int
+    frame: Float[Tensor, "H W 4"],
+    camera_to_world: Float[Tensor, "rows 4"],
+    K: Float[Tensor, "3 3"],
+    size: int,
+    fov_deg: float | None = None,
 ) -> Reference:
     """The frame turned and cropped so that the silhouette's box lies in the middle of a square picture.
 
@@ -48,6 +52,7 @@ def recut(
         camera_to_world: the frame's OpenGL pose (`rows` is 3 or 4).
         K: its intrinsics, in pixels.
         size: side of the picture to make, in pixels.
+        fov_deg: its field of view; by default that of the box, wider by `MARGIN`.
 
     A turn of the camera about its own centre moves pixels by a homography, so nothing is approximated.
     """
@@ -57,7 +62,10 @@ def recut(
     direction = F.normalize(opencv @ torch.linalg.solve(K, middle), dim=0)
     position = camera_to_world[:3, 3]
     turned = look_at(position, position + direction)[:3, :3] * frame.new_tensor([1.0, -1.0, -1.0])
-    half = 0.5 * MARGIN * max(columns.stop - columns.start, rows.stop - rows.start) / float(K[0, 0])
+    if fov_deg is None:
+        half = 0.5 * MARGIN * max(columns.stop - columns.start, rows.stop - rows.start) / float(K[0, 0])
+    else:
+        half = math.tan(math.radians(fov_deg) / 2)
     fine = size * SUPERSAMPLING
     steps = half * ((2 * torch.arange(fine, device=frame.device) + 1) / fine - 1)
     y, x = torch.meshgrid(steps, steps, indexing="ij")

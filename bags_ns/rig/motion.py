@@ -130,7 +130,7 @@ def bone_transforms(
 
 
 class RootMotion(nn.Module):
-    """The animal as a whole over time: a given path plus a table of learned changes, both interpolated.
+    """The animal as a whole over time: a given path and given turns, and a table of learned changes on top, all interpolated.
 
     Args:
         knots: ascending frame times in [0, 1].
@@ -141,6 +141,7 @@ class RootMotion(nn.Module):
     knots: Tensor
     canonical_time: Tensor
     path: Tensor
+    turns: Tensor
 
     def __init__(
         self, knots: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None = None
@@ -150,9 +151,15 @@ class RootMotion(nn.Module):
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
         self.register_buffer("path", torch.zeros(len(knots), 3) if path is None else path.clone())
+        self.register_buffer("turns", torch.zeros(len(knots), 3))
+
+    def start_turns(self, angles: Float[Tensor, " T"], axis: Float[Tensor, " 3"]) -> None:
+        """Gives the turns at the frames to start from: angles (radians) about one unit axis, less that of the canonical time."""
+        at_canonical = interpolate_rows(angles, self.knots, self.canonical_time[None].to(angles))
+        self.turns.copy_((angles - at_canonical)[:, None] * axis)
 
     def change(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 6"]:
-        """Learned [rotation vector, translation] on top of the path; exactly zero at the canonical time."""
+        """Learned [rotation vector, translation] on top of path and turns; exactly zero at the canonical time."""
         times = torch.cat([self.canonical_time[None].to(times), times])
         rows = interpolate_rows(self.table, self.knots, times)
         return rows[1:] - rows[:1]
@@ -160,7 +167,8 @@ class RootMotion(nn.Module):
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 4 4"]:
         """T_world_object at `times`."""
         change = self.change(times)
-        return rigid(so3_exp(change[:, :3]), interpolate_rows(self.path, self.knots, times) + change[:, 3:])
+        turns = so3_exp(interpolate_rows(self.turns, self.knots, times))
+        return rigid(so3_exp(change[:, :3]) @ turns, interpolate_rows(self.path, self.knots, times) + change[:, 3:])
 
     @torch.no_grad()
     def continue_frame(self, before: int, last: int, target: int) -> None:

@@ -1,6 +1,8 @@
 """Every layout is recognised, and what is wrong with one is said in a line that names file and remedy."""
 
 import json
+import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -160,3 +162,17 @@ def test_resizing_keeps_the_background_out_of_the_rim():
     rim = (small[..., 3] > 20) & (small[..., 3] < 235)
     assert rim.any()
     assert np.abs(small[rim][:, :3].astype(int) - (150, 100, 50)).max() <= 2
+
+
+def test_cameras_can_be_left_out_of_one_lens(orbit_clip, folder_clip):
+    clip = find_clip(orbit_clip)
+    plain, fov_deg = clip.without_cameras()
+    camera = clip.frames[0].camera
+    assert not plain.has_cameras and not plain.test_frames and len(plain.frames) == len(clip.frames)
+    assert [frame.time for frame in plain.frames] == [frame.time for frame in clip.frames]
+    assert math.tan(math.radians(fov_deg) / 2) == pytest.approx(0.5 * max(camera.width, camera.height) / camera.fx)
+    with pytest.raises(DataError, match="has no cameras to leave out"):
+        find_clip(folder_clip).without_cameras()
+    zoomed = replace(clip.frames[0], camera=replace(camera, fx=2 * camera.fx))
+    with pytest.raises(DataError, match="several lenses"):
+        replace(clip, frames=(zoomed, *clip.frames[1:])).without_cameras()

@@ -214,6 +214,17 @@ def test_motion_starts_at_the_identity():
     assert torch.equal(RootMotion(torch.linspace(0, 1, 5), 0.5)(times), torch.eye(4).expand(7, 4, 4))
 
 
+def test_given_turns_are_exact_between_frames_and_vanish_at_the_canonical_time():
+    root, axis = RootMotion(torch.linspace(0, 1, 5), 0.5), torch.tensor([0.6, 0.0, 0.8])
+    root.start_turns(0.3 + 2 * root.knots, axis)
+    times = torch.tensor([0.0, 0.1, 0.5, 0.93])
+    expected = so3_exp(2 * (times - 0.5)[:, None] * axis)
+    assert torch.allclose(root(times)[:, :3, :3], expected, atol=1e-6)
+    assert torch.equal(root(times)[2], torch.eye(4)) and not root.change(times).any()
+    root.continue_frame(2, 3, 4)  # tracking goes on from the learned change alone
+    assert torch.allclose(root(times)[:, :3, :3], expected, atol=1e-6)
+
+
 def test_gauge_is_fixed_at_the_canonical_time_and_over_the_bones():
     motion, root, knots = moving_rig()
     t0 = motion.canonical_time[None]

@@ -1,0 +1,192 @@
+"""A clip whose cameras were left out, evaluated against them: exact where the motion is exact, and honest where not."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bags_ns import method_configs
+from bags_ns.cameras import orbit_camera
+from bags_ns.data.creatures import ClipSettings, write_creature_clip
+from bags_ns.data.dataparser import cameras_of
+from bags_ns.data.frames import read_frame
+from bags_ns.data.images import DataError
+from bags_ns.data.transforms import PosedImage
+from bags_ns.metrics import image_metrics
+from bags_ns.priors.base import PriorCamera
+from bags_ns.priors.config import PriorConfig
+from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
+from bags_ns.trainer import BagsTrainer
+from bags_ns.unposed import (
+    Similarity,
+    TrueClip,
+    animal_in_place,
+    evaluate_unposed,
+    motion_errors,
+    recovered_cameras,
+    true_centre,
+    turns_deg,
+)
+
+SETTINGS = ClipSettings(num_frames=4, size=48, num_test_times=2, num_test_azimuths=4, arc_deg=60.0)
+
+
+def trainer_on(clip, tmp_path, known_cameras):
+    config = copy.deepcopy(method_configs.bags_tiny.config)
+    config.data = config.pipeline.datamanager.data = clip
+    parser = config.pipeline.datamanager.dataparser
+    parser.known_cameras, parser.cache_dir, parser.crop_size = known_cameras, tmp_path / "cache", 48
+    config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
+    config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
+    config.set_timestamp()
+    trainer = BagsTrainer(config)
+    trainer.setup()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("turning") / "clip"
+    write_creature_clip(folder, 5, SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unposed_trainer(clip, tmp_path_factory):
+    return trainer_on(clip, tmp_path_factory.mktemp("run"), known_cameras=False)
+
+
+@pytest.fixture
+def pipeline(unposed_trainer):
+    """With a root at rest."""
+    with torch.no_grad():
+        unposed_trainer.pipeline.model.root_motion.table.zero_()
+        unposed_trainer.pipeline.model.root_motion.turns.zero_()
+    return unposed_trainer.pipeline
+
+
+def orbit(azimuths_deg):
+    azimuths = torch.deg2rad(torch.tensor(azimuths_deg))
+    return orbit_camera(azimuths, torch.full_like(azimuths, 0.2), torch.full_like(azimuths, 2.0))
+
+
+def test_turns_count_whole_rounds_and_have_a_sign():
+    assert turns_deg(orbit([170.0, 190.0, 300.0, 400.0])[:, :3, :3])[-1] == pytest.approx(230.0, abs=1e-3)
+    assert turns_deg(orbit([10.0, -20.0])[:, :3, :3])[-1] == pytest.approx(-30.0, abs=1e-3)
+
+
+def test_a_motion_is_exact_in_any_world_and_wrong_by_what_it_lacks():
+    theirs = orbit([-45.0, -30.0, 0.0, 15.0])
+    world = rigid(so3_exp(torch.tensor([0.3, -0.2, 2.0])), torch.tensor([1.0, 2.0, -0.5]))
+    exact = motion_errors(world @ theirs, theirs)
+    assert exact["turn_deg"] == pytest.approx(60.0, abs=1e-2)
+    assert exact["turn_error_deg"] < 0.01 and exact["rotation_error_deg"] < 0.1
+    assert motion_errors(theirs[:1].expand(4, 4, 4), theirs)["turn_error_deg"] == pytest.approx(60.0, abs=1e-2)
+    assert motion_errors(orbit([15.0, 0.0, -30.0, -45.0]), theirs)["turn_deg"] == pytest.approx(-60.0, abs=1e-2)
+
+
+def test_a_plain_video_is_made_of_a_clip_with_cameras(pipeline):
+    info = pipeline.datamanager.clip
+    assert info.object_centric and not pipeline.datamanager.has_test_views
+    pose = pipeline.datamanager.train_dataset.cameras.camera_to_worlds
+    assert torch.equal(pose, pose[:1].expand_as(pose))
+    camera = pipeline.datamanager.train_dataset.cameras[0]
+    side = info.crop_boxes[0, 2]  # the crop's field of view is its part of the file's
+    whole = 2 * math.atan(0.5 * SETTINGS.size / (float(camera.fx) * side / 48))
+    assert whole == pytest.approx(SETTINGS.fov, abs=1e-3)
+
+
+@torch.no_grad()
+def test_views_of_an_exact_motion_are_exact(pipeline):
+    """With the true cameras as root motion, test views are those of the same Gaussians laid into the true world."""
+    model = pipeline.model.eval()
+    truth = TrueClip.of_run(pipeline)
+    theirs, canonical = truth.camera_to_worlds, pipeline.datamanager.clip.canonical_index
+    ours = pipeline.datamanager.train_dataset.cameras.camera_to_worlds[0]
+    ours = torch.cat([ours, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+    T_ours_true = ours @ rigid_inverse(
+        theirs[canonical]
+    )  # both worlds agree in the canonical frame: the root is 1 there
+    roots = ours @ rigid_inverse(T_ours_true @ theirs)
+    table = torch.cat([so3_log(roots[:, :3, :3]), roots[:, :3, 3] - model.root_motion.path], dim=1)
+    model.root_motion.table.copy_(table - table[canonical])
+    report, summary = evaluate_unposed(pipeline, truth)
+    assert report["true_turn_deg"] == pytest.approx(SETTINGS.arc_deg, abs=1e-2)
+    assert report["turn_error_deg"] < 0.05 and report["rotation_error_deg"] < 0.1
+
+    back = rigid_inverse(T_ours_true)
+    laid = Similarity(1.0, back[:3, :3], back[:3, 3]).moved(animal_in_place(model, 0.0))
+    pictures = [read_frame(frame) for frame in truth.test]
+    first, depths = theirs[0, :3], [(theirs[0, :3, 3] - point) @ theirs[0, :3, 2] for point in (
+        true_centre(truth, pictures), laid.centroid())]  # fmt: skip
+    scale = float(depths[0] / depths[1])
+    laid = Similarity(scale, torch.eye(3), (1 - scale) * first[:, 3]).moved(laid)  # the first camera sees the same
+    cameras = cameras_of([PosedImage(frame.image, None, frame.time, frame.camera) for frame in truth.test])
+    expected = []
+    for index, picture in enumerate(pictures):
+        output = model.render_gaussians(laid, cameras[index : index + 1], torch.ones(3), with_depth=False)
+        expected.append(image_metrics(output.rgb[0].clamp(0, 1), output.alpha[0], torch.from_numpy(picture) / 255))
+    for name in ("psnr", "iou", "psnr_silhouette"):
+        assert summary["test"][name] == pytest.approx(sum(row[name] for row in expected) / len(expected), abs=2e-3)
+
+
+class SilentPrior:
+    """Finds every view as likely as any other."""
+
+    num_views, image_size = 1, 8
+    camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
+    alphas_cumprod = torch.linspace(0.999, 0.01, 100)
+
+    def condition(self, images, camera_to_worlds, fovs_deg):
+        return None
+
+    def encode(self, renders):
+        return renders.permute(0, 3, 1, 2)
+
+    def noise_predictor(self, camera_to_worlds, conditioning):
+        return lambda x_t, t: torch.zeros_like(x_t)
+
+
+def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatch):
+    """The clip's camera goes 60 degrees round at an elevation of 10: said so, the start is the truth itself."""
+    asked = []
+    monkeypatch.setattr(PriorConfig, "setup", lambda config: asked.append(config.guidance) or SilentPrior())
+    monkeypatch.setattr("bags_ns.pipeline.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
+    monkeypatch.setattr("bags_ns.pipeline.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
+    monkeypatch.setattr(pipeline, "prior", SilentPrior())
+    root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
+    pipeline.prepare_phase(0.0)
+    pipeline.prepare_phase(0.05)
+    assert asked == [1.0]  # guidance would exaggerate
+    with torch.no_grad():
+        report = motion_errors(
+            recovered_cameras(pipeline.model, cameras[0]), TrueClip.of_run(pipeline).camera_to_worlds
+        )
+    assert report["turn_deg"] == pytest.approx(SETTINGS.arc_deg, abs=0.1)
+    assert report["rotation_error_deg"] < 0.1
+    assert not root.change(root.knots).any() and torch.equal(root(root.canonical_time[None])[0], torch.eye(4))
+
+
+def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
+    pipeline.model.root_motion.start_turns(torch.tensor([0.0, -0.1, -0.3, -0.4]), torch.tensor([0.0, 0.0, 1.0]))
+    unposed_trainer.config.save_config()
+    unposed_trainer.save_checkpoint(1)
+    folder = unposed_trainer.base_dir
+    verb = [Path(sys.executable).with_name("bags"), "evaluate", "--load-config", folder, "--unposed"]
+    done = subprocess.run(verb, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "truly 60.0" in done.stdout, done.stderr[-2000:]
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert result["motion"]["true_turn_deg"] == pytest.approx(60.0, abs=0.1)
+    assert result["motion"]["turn_deg"] == pytest.approx(math.degrees(0.4), abs=0.5)  # the world leans by the elevation
+    assert result["train"]["frames"] == 4 and result["test"]["frames"] == 8
+
+
+def test_a_run_that_knew_its_cameras_has_nothing_to_recover(clip, tmp_path):
+    known = trainer_on(clip, tmp_path, known_cameras=True).pipeline
+    with pytest.raises(DataError, match="trained with its cameras"):
+        TrueClip.of_run(known)
