@@ -92,8 +92,8 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Fraction of the run at which densification ends."""
     densify_rounds: int = 40
     """Rounds of densification between its begin and its end."""
-    start_opacity: float = 0.5
-    """Opacity of the Gaussians at the start."""
+    start_opacity: float = 0.04
+    """Opacity of the Gaussians at the start: where the first frames see through them, limbs find their place sooner."""
     # Splatfacto's own fields, with values that fit an animal of length 1, short runs and every device.
     sh_degree: int = 0
     """Spherical harmonics do not turn with a bone: colours are logits."""
@@ -343,20 +343,15 @@ class BagsModel(SplatfactoModel):
     def step_post_backward(self, step: int) -> None:
         """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
         infos, self.infos, self.posed_frames = self.infos, [], {}
-        if not infos or not self.densifying:
+        if not infos or not self.densifying or step == 0:  # at step 0 the strategy would reset the opacities
             return
         threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
         self.strategy.grow_grad2d = threshold
         if step < self.strategy.refine_stop_iter:
             for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
                 self.strategy._update_state(self.gauss_params, self.strategy_state, info)
-        self.strategy.step_post_backward(
-            params=self.gauss_params,
-            optimizers=self.optimizers,
-            state=self.strategy_state,
-            step=step + 1,  # at step 0 it would reset the opacities
-            info=infos[-1],
-        )
+        self.info = infos[-1]
+        super().step_post_backward(step)
 
     densifying: bool = True
     """Set by the pipeline: off while geometry is held."""

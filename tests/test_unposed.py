@@ -141,12 +141,16 @@ class SilentPrior:
     num_views, image_size = 1, 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
+    limit = 1.0
 
     def condition(self, images, camera_to_worlds, fovs_deg):
         return None
 
     def encode(self, renders):
         return renders.permute(0, 3, 1, 2)
+
+    def decode(self, x):
+        return x.permute(0, 2, 3, 1)
 
     def noise_predictor(self, camera_to_worlds, conditioning):
         return lambda x_t, t: torch.zeros_like(x_t)
@@ -159,6 +163,7 @@ def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatc
     monkeypatch.setattr("bags_ns.pipeline.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
     monkeypatch.setattr("bags_ns.pipeline.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
     monkeypatch.setattr(pipeline, "prior", SilentPrior())
+    monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
     root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
     pipeline.prepare_phase(0.0)
     pipeline.prepare_phase(0.05)

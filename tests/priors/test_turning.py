@@ -28,6 +28,7 @@ class KnowingPrior:
     num_views, image_size = 1, 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
+    limit = 1.0
 
     def __init__(self, turn_deg, elevation_deg=0.0):
         self.azimuths = math.radians(turn_deg) * TIMES
@@ -41,6 +42,9 @@ class KnowingPrior:
 
     def encode(self, renders):
         return renders.permute(0, 3, 1, 2)
+
+    def decode(self, x):
+        return x.permute(0, 2, 3, 1)
 
     def noise_predictor(self, camera_to_worlds, conditioning):
         place = camera_to_worlds[0, :3, 3] / camera_to_worlds[0, :3, 3].norm()
