@@ -41,6 +41,7 @@ def pipeline(tmp_path_factory) -> BagsPipeline:
     model.bones_placed = True
     with torch.no_grad():
         model.bone_motion.table[..., :3].normal_(std=0.25)
+        model.gauss_params["opacities"].zero_()  # .5: an untrained animal starts nearly transparent
     model.rebuild_skeleton()
     trainer.pipeline.eval()
     return trainer.pipeline

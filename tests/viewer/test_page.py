@@ -82,7 +82,8 @@ def person(viewer, pipeline, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def afresh(person):
-    """Each test starts with the video at time 0."""
+    """Each test starts with the video at time 0 and no joint chosen."""
+    person.controls.handles.select(None)
     editor = person.controls.editor
     editor.work, editor.time = type(editor.work)(editor.work.duration), 0.0
     person.controls._edit(lambda: None)
