@@ -131,12 +131,13 @@ def _cofactor(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 
 
 
 @torch.no_grad()
-def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 8) -> Float[Tensor, "*batch 3 3"]:
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 12) -> Float[Tensor, "*batch 3 3"]:
     """The proper rotation closest to each matrix in the Frobenius norm, without an SVD and without gradient.
 
     max_R tr(R^T M) is the largest eigenvalue of Davenport's 4x4 matrix, a root of the quartic
     p(l) = l^4 - 2 |M|^2 l^2 - 8 det(M) l + |M|^4 - 4 |cof M|^2 (Shuster, "QUEST", 1981). Newton's method from the upper
-    bound sqrt(3) |M| goes down to it monotonically, and R = d l / d M = -(dp/dM) / (dp/dl) follows in closed form.
+    bound sqrt(3) |M| goes down to it monotonically (near a double root each step only halves the error), and
+    R = d l / d M = -(dp/dM) / (dp/dl) follows in closed form.
     This also holds for det <= 0, where the polar factor would be a reflection. Where the answer is not unique
     (dp/dl = 0: a reflection with equal stretches, or rank below 2) the divisor is kept off zero, and the result is
     a finite matrix that is not a rotation.
