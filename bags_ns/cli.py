@@ -82,7 +82,8 @@ class Evaluate:
         from rich.console import Console
 
         from bags_ns.demo import summary_table
-        from bags_ns.evaluation import evaluate_model, write_json
+        from bags_ns.evaluation import evaluate_model
+        from bags_ns.files import write_json
         from bags_ns.progress import progress_bar
         from bags_ns.runs import open_run
 

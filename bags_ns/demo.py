@@ -10,7 +10,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from bags_ns.evaluation import evaluate_model, write_json
+from bags_ns.evaluation import evaluate_model
+from bags_ns.files import write_json
 from bags_ns.progress import progress_bar
 from bags_ns.runs import open_run, train
 from bags_ns.visualize import write_views

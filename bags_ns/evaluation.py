@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,10 +84,3 @@ def evaluate_model(
         poses = test_dataset.cameras.camera_to_worlds, train_dataset.cameras.camera_to_worlds
         angles = angles_to_training(*poses).tolist()
     return summarize(train_rows, test_rows, angles)
-
-
-def write_json(path: Path, result: Any) -> None:
-    """Writes a result, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n")
-    unfinished.replace(path)

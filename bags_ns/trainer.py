@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from bags_ns.animation.files import whole_file
 from bags_ns.data.images import DataError
+from bags_ns.files import whole_file
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.priors.base import PriorError

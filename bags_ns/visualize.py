@@ -17,6 +17,7 @@ from torch import Tensor
 from bags_ns.bone_colors import in_bone_colors
 from bags_ns.cameras import intrinsics_from_fov, orbit_camera
 from bags_ns.data.video import write_video
+from bags_ns.files import whole_file
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipeline
 from bags_ns.progress import progress_bar
@@ -104,10 +105,9 @@ def write_png(path: Path, image: Frame) -> None:
     """Writes a picture, whole or not at all."""
     import cv2
 
-    unfinished = path.with_name(f".{path.stem}.unfinished.png")
-    if not cv2.imwrite(str(unfinished), image[..., ::-1]):
-        raise OSError(f"cannot write {path}: is the folder there and writable?")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        if not cv2.imwrite(str(unfinished), image[..., ::-1]):
+            raise OSError(f"cannot write {path}: is the disk full?")
 
 
 def write_views(

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bags_ns.data.creatures import write_creature_clip
-from bags_ns.evaluation import angles_to_training, evaluate_model, mean_of, write_json
+from bags_ns.evaluation import angles_to_training, evaluate_model, mean_of
+from bags_ns.files import write_json
 from bags_ns.progress import progress_bar
 from bags_ns.runs import open_run, train
 from bags_ns.visualize import to_uint8, write_png

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bags_ns.data.creatures import FOOT_NAMES, PART_NAMES, random_animated_creature
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 from bags_ns.runs import open_run
 
 

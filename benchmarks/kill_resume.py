@@ -31,7 +31,8 @@ from bags_ns import method_configs  # noqa: F401  run configs name its classes
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.images import read_mask, read_rgba
 from bags_ns.data.prepared import load_prepared
-from bags_ns.evaluation import evaluate_model, write_json
+from bags_ns.evaluation import evaluate_model
+from bags_ns.files import write_json
 from bags_ns.progress import say
 from bags_ns.runs import open_run
 

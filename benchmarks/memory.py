@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bags_ns.data.datamanager import BagsDataManagerConfig
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 
 
 @dataclass

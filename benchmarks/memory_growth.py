@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bags_ns import method_configs
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 from bags_ns.model import BagsModelConfig
 
 SETTLED = 0.2

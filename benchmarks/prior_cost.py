@@ -22,7 +22,7 @@ from training_step import median_ms
 
 from bags_ns import method_configs
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 from bags_ns.gaussians import Gaussians
 from bags_ns.priors.base import DiffusionPrior
 from bags_ns.priors.imagedream import ImageDreamConditioning, ImageDreamPrior, ImageDreamReference

@@ -15,7 +15,8 @@ import tyro
 from rich.console import Console
 
 from bags_ns.demo import summary_table
-from bags_ns.evaluation import evaluate_model, write_json
+from bags_ns.evaluation import evaluate_model
+from bags_ns.files import write_json
 from bags_ns.runs import open_run, train
 from bags_ns.visualize import write_views
 

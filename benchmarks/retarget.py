@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.animation.retarget import match_bones
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 from bags_ns.model import OPAQUE, BagsModel
 from bags_ns.rig.motion import Pose
 from bags_ns.rigged import body_of, retargeted_track, video_motion

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from bags_ns import method_configs
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
-from bags_ns.evaluation import evaluate_model, write_json
+from bags_ns.evaluation import evaluate_model
+from bags_ns.files import write_json
 from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.runs import open_run
 from bags_ns.unposed import TrueClip, evaluate_unposed

@@ -28,7 +28,7 @@ from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import SetTrace
 from rich.console import Console
 
-from bags_ns.evaluation import write_json
+from bags_ns.files import write_json
 from bags_ns.rig.transforms import so3_exp
 from bags_ns.runs import open_run
 from bags_ns.viewer.controls import AnimalControls

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bags_ns"
 
 LAYERS = [
-    {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "rig", "losses", "metrics", "watch"},
+    {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "files", "rig", "losses", "metrics", "watch"},
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
     {"model"},
     {"rigged", "bone_colors"},

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bags_ns.animation.files import whole_file, whole_sequence
 from bags_ns.animation.splats import MIN_SCALE, SH_C0, Splats
+from bags_ns.files import whole_file, whole_sequence
 
 FIELDS = (
     "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()

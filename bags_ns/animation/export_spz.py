@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bags_ns.animation.export_ply import LOGIT_EPS
-from bags_ns.animation.files import whole_file
 from bags_ns.animation.splats import MIN_SCALE, Splats
+from bags_ns.files import whole_file
 
 
 def write_spz(path: Path, splats: Splats) -> None:

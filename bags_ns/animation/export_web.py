@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bags_ns.animation.export_gltf import RiggedAnimal, write_gltf
-from bags_ns.animation.files import whole_file
 from bags_ns.animation.joint_rotations import SampledMotion
+from bags_ns.files import whole_file
 
 THREE, SPARK = "0.180.0", "2.2.0"
 """Versions of the npm packages `three` and `@sparkjsdev/spark`."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bags_ns.animation.files import whole_file
+from bags_ns.files import whole_file
 
 COMPONENT_TYPES = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 SHAPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bags_ns.animation.files import whole_file
 from bags_ns.animation.interpolation import Interpolation, position_at, rotation_at
 from bags_ns.animation.joint_rotations import SampledMotion, blend_poses, pose_from_rotations
 from bags_ns.animation.track_json import track_fields, track_json
+from bags_ns.files import whole_file
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.transforms import quat_from_rotation, quat_to_rotation, rigid

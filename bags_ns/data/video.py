@@ -6,8 +6,6 @@ evenly spaced (phones record at a variable rate).
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from bags_ns.data.images import DataError, fitted_size
+from bags_ns.files import whole_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".avi")
 
@@ -139,15 +138,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: f
         frames: RGB pictures of one size, consumed one at a time; odd sizes are padded by repeating the last row or column.
         fps: Frames a second.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix or ".mp4", dir=path.parent)
-    os.close(handle)
-    try:
-        _encode(temporary, frames, fps)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        _encode(str(unfinished), frames, fps)
 
 
 def _encode(path: str, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float) -> None:

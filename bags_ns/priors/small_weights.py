@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bags_ns.files import whole_file
 from bags_ns.priors.loading import load_strictly
 from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
 
@@ -26,11 +26,8 @@ def save_network(path: Path, network: ViewUNet, facts: Mapping[str, str | int | 
         name: value.detach().to("cpu", torch.float16).contiguous() for name, value in network.state_dict().items()
     }
     metadata = {"network": json.dumps(asdict(network.config)), "facts": json.dumps(dict(facts))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    save_file(weights, unfinished, metadata=metadata)
-    unfinished.chmod(0o644)  # safetensors makes private files
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        save_file(weights, unfinished, metadata=metadata)
 
 
 def load_network(path: Path, device: torch.device | None = None) -> tuple[ViewUNet, dict[str, str | int | float]]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from bags_ns.files import whole_file, write_json
 from bags_ns.priors.creature_views import NUM_NOW, NUM_VIEWS, CreatureStudio, CreatureViews, ViewRanges
 from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, random_timesteps, v_from_x0
 from bags_ns.priors.evaluate_small import HELD_OUT_SEED, evaluate_held_out, evaluate_pairs, evaluate_task, held_out_task
@@ -233,11 +234,7 @@ class SmallPriorTrainer:
         save_network(folder / RAW_NAME, self.network, facts)
         self.history.append(scores)
         settings = {k: v for k, v in asdict(config).items() if k not in ("output_dir", "resume", "pairs", "device")}
-        report = folder / "small.json"
-        report.with_suffix(".part").write_text(
-            json.dumps({"scores": scores, "history": self.history, "config": settings}, indent=1)
-        )
-        report.with_suffix(".part").replace(report)
+        write_json(folder / "small.json", {"scores": scores, "history": self.history, "config": settings})
         if config.held_out_animals:
             write_sheet(folder / "small.png", self.averaged, self.device)
 
@@ -425,9 +422,8 @@ def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals
     rows = torch.cat([task.references, task.targets, sampled], dim=1)
     pixels = (127.5 * (rows.clamp(-1, 1) + 1)).round().byte().permute(0, 3, 1, 4, 2)
     flat = pixels.reshape(num_animals * config.image_size, -1, 3).cpu().numpy()
-    unfinished = path.with_suffix(".part")
-    Image.fromarray(flat).save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        Image.fromarray(flat).save(unfinished)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -42,3 +44,9 @@ def whole_sequence(folder: Path, pattern: str) -> Iterator[Path]:
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON for programs and people."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=2) + "\n")
