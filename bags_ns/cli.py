@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bags_ns.animation_verbs import Animate, Export
+from bags_ns.priors.small_config import TrainSmallPriorConfig
 
 
 @dataclass
@@ -160,40 +161,14 @@ class ProcessVideo:
 
 
 @dataclass
-class TrainPrior:
+class TrainPrior(TrainSmallPriorConfig):
     """Trains the small diffusion prior on made-up animals; the numbers suit one large GPU."""
-
-    output_dir: Path = Path("outputs/small-prior")
-    """Folder for small.safetensors (what --pipeline.prior.source of ns-train takes), small_raw.safetensors (to resume), small.json (scores) and small.png (a sheet)."""
-    resume: Path | None = None
-    """Folder of an earlier command to go on from."""
-    max_seconds: float = 560.0
-    """This command stops by then, everything included."""
-    max_steps: int | None = None
-    """Steps of this command; the learning rate then follows steps, not the clock."""
-    schedule_start: float | None = None
-    """Part of the learning-rate schedule that is done when this command begins; that of the checkpoint unless told."""
-    schedule_end: float = 1.0
-    """The same when it ends: .5, then 1 with --resume, cuts a run into two commands."""
-    pairs: Path | None = None
-    """Fixed pairs of pictures (.npz) to score on; never trained on."""
-    num_animals: int = 61_440
-    """Animals held at a time, 7 pictures of each (115 kB); a CPU needs a second or more an animal."""
-    batch_images: int = 384
-    """Pictures to make up in a step."""
-    held_out_animals: int = 64
-    """Animals to score on that are never trained on; 0 for none."""
-    seed: int = 0
-    """Of animals, noise and initial weights."""
-    device: str | None = None
-    """Where to train; CUDA if there is one."""
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.priors.train_small import TrainSmallPriorConfig, train_small_prior
+        from bags_ns.priors.train_small import train_small_prior
 
-        chunk = min(TrainSmallPriorConfig.chunk, self.num_animals)
-        train_small_prior(TrainSmallPriorConfig(**vars(self), chunk=chunk))
+        train_small_prior(self)
         print(self.output_dir / "small.safetensors")
 
 

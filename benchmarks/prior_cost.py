@@ -30,8 +30,9 @@ from bags_ns.priors.latent_diffusion import LatentDiffusion
 from bags_ns.priors.multiview_unet import MultiViewUNet
 from bags_ns.priors.placement import choose_device, has_bfloat16
 from bags_ns.priors.small import SmallPrior
+from bags_ns.priors.small_config import ViewUNetConfig
 from bags_ns.priors.small_weights import save_network
-from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
+from bags_ns.priors.view_unet import ViewUNet
 from bags_ns.priors.views import moved, random_views
 from bags_ns.priors.zero123 import CAMERA_DIM, Zero123Conditioning, Zero123Prior, Zero123Reference
 from bags_ns.trainer import BagsTrainer

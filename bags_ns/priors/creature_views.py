@@ -21,30 +21,13 @@ from bags_ns.data.creatures.batch import chance, uniform
 from bags_ns.data.creatures.plain import plain_lights, random_plain_bodies
 from bags_ns.data.creatures.pose import pose_cones
 from bags_ns.data.creatures.shading import shade
+from bags_ns.priors.small_config import ViewRanges
 
 NUM_NOW = 5
 """Views of an animal at one time: a reference and four targets."""
 NUM_OTHER = 2
 """Further references, each at a time of its own."""
 NUM_VIEWS = NUM_NOW + NUM_OTHER
-
-
-@dataclass(frozen=True)
-class ViewRanges:
-    """What cameras the prior is to know. Angles in degrees."""
-
-    fov_deg: tuple[float, float] = (25.0, 60.0)
-    """Field of view, drawn for references and targets apart; half of them have `usual_fov_deg`."""
-    usual_fov_deg: float = 40.0
-    """The field of view that users of the prior should prefer."""
-    elevation_deg: tuple[float, float] = (-10.0, 40.0)
-    """Elevation above the horizon."""
-    fill: tuple[float, float] = (0.5, 0.9)
-    """Length of the animal as a share of the picture's side."""
-    other_azimuth_deg: float = 45.0
-    """Further references lie within this of the first, four times in five (else anywhere)."""
-    off_center: float = 0.04
-    """Standard deviation of the centre from the box's, in lengths of the animal."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +209,17 @@ def random_cameras(
     directions = torch.stack([flat * azimuths.cos(), flat * azimuths.sin(), elevations.sin()], dim=-1)
     aim = 0.02 * torch.randn(directions.shape, generator=generator, device=device)
     return look_at(directions * radii[..., None].clamp_min(1.1), aim), fovs
+
+
+def random_colors(batch: int, generator: torch.Generator) -> Float[Tensor, "batch 3 3"]:
+    """Changes of colour: brighter or darker, a little tinted, and for one animal in five the channels in another order."""
+    device = generator.device
+    order = torch.rand(batch, 3, generator=generator, device=device).argsort(dim=1)
+    kept = torch.rand(batch, 1, generator=generator, device=device) > 0.2
+    order = torch.where(kept, torch.arange(3, device=device), order)
+    gain = 0.8 + 0.45 * torch.rand(batch, 1, 1, generator=generator, device=device)
+    tint = 0.95 + 0.1 * torch.rand(batch, 3, 1, generator=generator, device=device)
+    return torch.eye(3, device=device)[order] * gain * tint
 
 
 def _where(chosen: Float[Tensor, "batch *more"], yes: Tensor, no: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bags_ns.files import whole_file
 from bags_ns.priors.loading import load_strictly
-from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
+from bags_ns.priors.small_config import ViewUNetConfig
+from bags_ns.priors.view_unet import ViewUNet
 
 MAX_BYTES = 16 * 2**20
 """Largest file that may ship with the package."""

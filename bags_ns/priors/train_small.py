@@ -1,4 +1,4 @@
-"""Trains the small prior on made-up animals: `bags train-prior`, or with every knob `python -m bags_ns.priors.train_small`.
+"""Trains the small prior on made-up animals: `bags train-prior`; its knobs are in `small_config.py`.
 
 A run may be cut into commands: each goes on with `--resume` and does its part of one learning-rate schedule
 (`--schedule-end`). To stay small a checkpoint holds weights only, so Adam's moments start anew, with a short warm-up.
@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,91 +26,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from bags_ns.files import whole_file, write_json
-from bags_ns.priors.creature_views import NUM_NOW, NUM_VIEWS, CreatureStudio, CreatureViews, ViewRanges
+from bags_ns.priors.creature_views import NUM_NOW, NUM_VIEWS, CreatureStudio, CreatureViews, random_colors
 from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, random_timesteps, v_from_x0
 from bags_ns.priors.evaluate_small import HELD_OUT_SEED, evaluate_held_out, evaluate_pairs, evaluate_task, held_out_task
 from bags_ns.priors.rays import view_rays
+from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewCount
 from bags_ns.priors.small_weights import load_network, save_network
-from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
+from bags_ns.priors.view_unet import ViewUNet
 
 WEIGHTS_NAME = "small.safetensors"
 """Averaged weights: what ships."""
 RAW_NAME = "small_raw.safetensors"
 """Weights of the moment: needed to go on."""
-
-
-@dataclass(frozen=True)
-class ViewCount:
-    """Pictures of one sample, and how often such samples are drawn."""
-
-    references: int
-    """Clean views, 1 or 3."""
-    targets: int
-    """Noisy views, 1 to 4."""
-    share: float
-    """Part of the steps."""
-
-
-@dataclass
-class TrainSmallPriorConfig:
-    """How the small prior is trained. The defaults suit one H100."""
-
-    output_dir: Path = Path("outputs/small-prior")
-    """Folder for the weights, the scores and a sheet of pictures."""
-    resume: Path | None = None
-    """Folder of an earlier command to go on from."""
-    max_seconds: float = 560.0
-    """This command stops by then, everything included."""
-    max_steps: int | None = None
-    """Steps of this command; the schedule then follows steps, not the clock."""
-    schedule_start: float | None = None
-    """Part of the schedule that is done when this command begins; that of the checkpoint unless told."""
-    schedule_end: float = 1.0
-    """The same when it ends: .5, then 1 with --resume, for two commands."""
-    pairs: Path | None = None
-    """Fixed pairs of pictures (.npz) to score on; never trained on."""
-    seed: int = 0
-    """Of animals, noise and initial weights."""
-    device: str | None = None
-    """Where to train; CUDA if there is one."""
-    num_animals: int = 61_440
-    """Animals held at a time, of 7 views each (115 kB an animal)."""
-    chunk: int = 512
-    """Animals drawn at a time."""
-    refresh_every: int = 32
-    """Steps after which a chunk of the animals is replaced by new ones."""
-    plain_share: float = 0.5
-    """Share of plain creatures in free colours; the others are animal-like."""
-    batch_images: int = 384
-    """Target pictures a step."""
-    view_counts: tuple[ViewCount, ...] = (ViewCount(1, 1, 0.3), ViewCount(1, 4, 0.4), ViewCount(3, 4, 0.3))
-    """Kinds of samples; a step has one kind."""
-    learning_rate: float = 1e-3
-    """Peak; the cosine ends at 2 % of it."""
-    warmup_steps: int = 300
-    """Steps of linear warm-up, also after --resume."""
-    weight_decay: float = 0.01
-    """AdamW's."""
-    gradient_norm: float = 1.0
-    """Gradients are clipped to it."""
-    unconditional_share: float = 0.1
-    """Samples that see no references."""
-    averaging: float = 0.9995
-    """Decay a step of the averaged weights, once it has ramped up."""
-    evaluate_every_seconds: float = 150.0
-    """Between checkpoints with scores and a sheet."""
-    reserved_seconds: float = 35.0
-    """Kept for the last checkpoint."""
-    held_out_animals: int = 64
-    """Animals to score on that are never trained on; 0 for none."""
-    compile: bool = True
-    """Compile blocks and renderer (CUDA only)."""
-    benchmark_images: tuple[int, ...] = ()
-    """Only measure the speed with these numbers of target pictures a step, then stop."""
-    network: ViewUNetConfig = field(default_factory=ViewUNetConfig)
-    """Size of the network."""
-    ranges: ViewRanges = field(default_factory=ViewRanges)
-    """Cameras to know."""
 
 
 def train_small_prior(config: TrainSmallPriorConfig) -> dict[str, Any]:
@@ -126,6 +53,7 @@ class SmallPriorTrainer:
 
     def __init__(self, config: TrainSmallPriorConfig) -> None:
         self.config, self.started, self.console = config, time.monotonic(), Console()
+        self.chunk = min(config.chunk, config.num_animals)
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.compiled = config.compile and self.device.type == "cuda"
         torch.manual_seed(config.seed)
@@ -205,7 +133,7 @@ class SmallPriorTrainer:
 
     def _refresh(self, pool: CreatureViews) -> None:
         """Replaces a chunk of the animals."""
-        chunk = self.config.chunk
+        chunk = self.chunk
         pool.write(self.choices.randrange(len(pool) // chunk) * chunk, self.studio.draw(chunk))
 
     def evaluate(self) -> dict[str, Any]:
@@ -241,7 +169,7 @@ class SmallPriorTrainer:
     def benchmark(self) -> dict[str, Any]:
         """Images a second for each number of target pictures and kind of sample; steps are timed after their compilation."""
         result: dict[str, Any] = {}
-        pool = self._fill_pool(2 * self.config.chunk)
+        pool = self._fill_pool(2 * self.chunk)
         for images in self.config.benchmark_images:
             self.config.batch_images = images
             begun = time.monotonic()
@@ -257,9 +185,9 @@ class SmallPriorTrainer:
                 result[f"{images}/peak_GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         begun = time.monotonic()
         for _ in range(4):
-            self.studio.draw(self.config.chunk)
+            self.studio.draw(self.chunk)
         self._synchronize()
-        result["drawn_views_s"] = round(4 * self.config.chunk * NUM_VIEWS / (time.monotonic() - begun))
+        result["drawn_views_s"] = round(4 * self.chunk * NUM_VIEWS / (time.monotonic() - begun))
         self._log(json.dumps(result))
         return result
 
@@ -287,7 +215,7 @@ class SmallPriorTrainer:
 
     def _fill_pool(self, num_animals: int | None = None) -> CreatureViews:
         """The animals to begin with."""
-        chunk = self.config.chunk
+        chunk = self.chunk
         count = max(1, (num_animals or self.config.num_animals) // chunk) * chunk
         begun = time.monotonic()
         with Progress(*Progress.get_default_columns(), transient=True, console=self.console) as bar:
@@ -401,17 +329,6 @@ class SmallPriorTrainer:
             yield show
 
 
-def random_colors(batch: int, generator: torch.Generator) -> Float[Tensor, "batch 3 3"]:
-    """Changes of colour: brighter or darker, a little tinted, and for one animal in five the channels in another order."""
-    device = generator.device
-    order = torch.rand(batch, 3, generator=generator, device=device).argsort(dim=1)
-    kept = torch.rand(batch, 1, generator=generator, device=device) > 0.2
-    order = torch.where(kept, torch.arange(3, device=device), order)
-    gain = 0.8 + 0.45 * torch.rand(batch, 1, 1, generator=generator, device=device)
-    tint = 0.95 + 0.1 * torch.rand(batch, 3, 1, generator=generator, device=device)
-    return torch.eye(3, device=device)[order] * gain * tint
-
-
 def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals: int = 8) -> None:
     """PNG of held-out animals, a row each: the reference, four true views, the same four made up."""
     from PIL import Image
@@ -424,9 +341,3 @@ def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals
     flat = pixels.reshape(num_animals * config.image_size, -1, 3).cpu().numpy()
     with whole_file(path) as unfinished:
         Image.fromarray(flat).save(unfinished)
-
-
-if __name__ == "__main__":
-    import tyro
-
-    train_small_prior(tyro.cli(TrainSmallPriorConfig))

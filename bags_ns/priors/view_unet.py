@@ -18,31 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bags_ns.priors.diffusion import NUM_TIMESTEPS
-
-
-@dataclass(frozen=True)
-class ViewUNetConfig:
-    """Size of the network. The defaults make 8.2 million parameters: 16 MiB of half-precision weights."""
-
-    image_size: int = 64
-    """Side of the square pictures, in pixels."""
-    widths: tuple[int, ...] = (48, 96, 192, 240)
-    """Channels at each level; every level has half the resolution of the one before."""
-    attending_blocks: int = 2
-    """Blocks on the way down at each level that attends: the last two. The way up, and the levels above, have one."""
-    lowest_blocks: int = 3
-    """Blocks at the lowest level."""
-    head_channels: int = 48
-    """Channels of an attention head."""
-    embedding: int = 256
-    """Numbers that tell every block of noise level, role and camera."""
-    ray_octaves: int = 6
-    """Frequencies at which each number of a ray is shown."""
-
-    @property
-    def grid(self) -> int:
-        """Places along each side at which rays are wanted: those of the finer attending level."""
-        return self.image_size >> (len(self.widths) - 2)
+from bags_ns.priors.small_config import ViewUNetConfig
 
 
 @dataclass(frozen=True)

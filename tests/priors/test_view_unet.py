@@ -10,8 +10,9 @@ import torch
 
 from bags_ns.cameras import look_at, orbit_camera
 from bags_ns.priors.rays import patch_rays, view_rays
+from bags_ns.priors.small_config import ViewUNetConfig
 from bags_ns.priors.small_weights import MAX_BYTES, load_network, save_network
-from bags_ns.priors.view_unet import ViewUNet, ViewUNetConfig
+from bags_ns.priors.view_unet import ViewUNet
 
 TINY = ViewUNetConfig(
     image_size=16, widths=(16, 32, 32), attending_blocks=1, lowest_blocks=1, head_channels=16, embedding=32
