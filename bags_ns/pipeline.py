@@ -15,30 +15,15 @@ from torch import Tensor
 from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
+from bags_ns.priors.base import PriorError
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
-from bags_ns.priors.turning import (
-    ELEVATIONS_DEG,
-    ViewJudge,
-    key_pictures,
-    keyframe_indices,
-    most_likely_elevation,
-    most_likely_turn,
-    pair_errors,
-)
+from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
-from bags_ns.progress import progress_bar, say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 from bags_ns.viewer.controls import AnimalControls
-
-
-def leaned(angle: float, backward: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
-    """The vertical, leaned by `angle` (radians) towards a camera whose OpenGL z axis is `backward`."""
-    level = backward * backward.new_tensor([1.0, 1.0, 0.0])
-    return math.sin(angle) * level / level.norm() + math.cos(angle) * backward.new_tensor([0.0, 0.0, 1.0])
-
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
@@ -75,6 +60,10 @@ class BagsPipeline(VanillaPipeline):
     def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
         # Before any video is read: weights may be missing. A plain object, so that no checkpoint holds it.
         prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
+        if config.turn_from_prior and prior is not None and prior.camera.views_per_ring > 1:
+            raise PriorError(
+                f"--pipeline.turn-from-prior needs a prior that judges single views; {config.prior.name} does not"
+            )
         super().__init__(config, device, **kwargs)
         self.prior = prior
         self._frames: FrameWindow | None = None
@@ -148,25 +137,11 @@ class BagsPipeline(VanillaPipeline):
         frames = keyframe_indices(len(data.clip.times))
         cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
         poses = torch.cat([camera.camera_to_worlds for camera in cameras])
-        judge = ViewJudge(
-            prior,
-            key_pictures(
-                [self.model.ground_truth(image) for image in images],
-                poses,
-                torch.cat([camera.get_intrinsics_matrices() for camera in cameras]),
-                root.path[frames],
-                prior.image_size,
-            ),
-        )
-        times, assumed = data.clip.times[frames], math.asin(float(poses[0, 2, 2]))
-        with progress_bar("Looking how the animal turns", len(frames) * (len(frames) - 1)) as advance:
-            turn = most_likely_turn(pair_errors(judge, assumed, lambda: advance(None, None)), times)
-        with progress_bar("Looking how far the camera looks down", len(ELEVATIONS_DEG)) as advance:
-            elevation = most_likely_elevation(judge, turn, times, lambda: advance(None, None))
-        say(
-            f"Says the prior: the animal turns by {-math.degrees(turn):+.0f} degrees over the clip (left is positive), and "
-            f"the camera looks down by {math.degrees(elevation):.0f} (assumed: --elevation-deg {math.degrees(assumed):.0f})."
-        )
+        Ks = torch.cat([camera.get_intrinsics_matrices() for camera in cameras])
+        rgba = [self.model.ground_truth(image) for image in images]
+        pictures = key_pictures(rgba, poses, Ks, root.path[frames], prior.image_size)
+        assumed = math.asin(float(poses[0, 2, 2]))
+        turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
     def prepare_phase(self, progress: float) -> None:

@@ -160,8 +160,8 @@ def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatc
     """The clip's camera goes 60 degrees round at an elevation of 10: said so, the start is the truth itself."""
     asked = []
     monkeypatch.setattr(PriorConfig, "setup", lambda config: asked.append(config.guidance) or SilentPrior())
-    monkeypatch.setattr("bags_ns.pipeline.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
-    monkeypatch.setattr("bags_ns.pipeline.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
+    monkeypatch.setattr("bags_ns.priors.turning.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
+    monkeypatch.setattr("bags_ns.priors.turning.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
     monkeypatch.setattr(pipeline, "prior", SilentPrior())
     monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
     root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds

@@ -20,6 +20,7 @@ from torch import Tensor
 from bags_ns.cameras import orbit_camera
 from bags_ns.priors.base import DiffusionPrior
 from bags_ns.priors.reference import MARGIN, recut
+from bags_ns.progress import progress_bar, say
 
 NUM_KEYFRAMES = 7
 """Frames, evenly over the clip, that are compared with each other: cost grows with the square."""
@@ -63,6 +64,35 @@ def key_pictures(
     fovs_deg = [2 * math.degrees(math.atan(half / depth)) for depth in depths]
     views = zip(frames, camera_to_worlds, Ks, fovs_deg, strict=True)
     return torch.stack([recut(frame, pose, K, size, fov_deg).picture for frame, pose, K, fov_deg in views])
+
+
+def find_turn(
+    prior: DiffusionPrior, pictures: Float[Tensor, "K S S 3"], times: Float[Tensor, " K"], assumed_elevation: float
+) -> tuple[float, float]:
+    """The turn of the camera round the animal from time 0 to 1 and its elevation, both in radians; says what it found.
+
+    Args:
+        prior: without guidance.
+        pictures: see `key_pictures`.
+        times: of them, in [0, 1].
+        assumed_elevation: at which turns are compared, in radians.
+    """
+    judge, count = ViewJudge(prior, pictures), len(pictures)
+    with progress_bar("Looking how the animal turns", count * (count - 1)) as advance:
+        turn = most_likely_turn(pair_errors(judge, assumed_elevation, lambda: advance(None, None)), times)
+    with progress_bar("Looking how far the camera looks down", len(ELEVATIONS_DEG)) as advance:
+        elevation = most_likely_elevation(judge, turn, times, lambda: advance(None, None))
+    say(
+        f"Says the prior: the animal turns by {-math.degrees(turn):+.0f} degrees over the clip (left is positive), and the "
+        f"camera looks down by {math.degrees(elevation):.0f} (assumed: --elevation-deg {math.degrees(assumed_elevation):.0f})."
+    )
+    return turn, elevation
+
+
+def leaned(angle: float, backward: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
+    """The vertical, leaned by `angle` (radians) towards a camera whose OpenGL z axis is `backward`."""
+    level = backward * backward.new_tensor([1.0, 1.0, 0.0])
+    return math.sin(angle) * level / level.norm() + math.cos(angle) * backward.new_tensor([0.0, 0.0, 1.0])
 
 
 class ViewJudge:
