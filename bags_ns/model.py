@@ -1,59 +1,35 @@
-"""The model: splatfacto's Gaussians in a canonical frame, moved by bones and a root, rendered at the camera's time.
-
-It subclasses nerfstudio's splatfacto so that viewer, exporter and densification keep working: the inherited properties
-(means, scales, quats, ...) stay canonical, posing is an explicit call.
-"""
+"""The model of `ns-train bags`: the animal and how it is trained, its losses and its densification."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
-from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import Parameter
 
 from bags_ns import losses
+from bags_ns.animal import OPAQUE, AnimalModel, AnimalModelConfig
 from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_camera_to_worlds
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
-from bags_ns.rig.bones import Bones
 from bags_ns.rig.deformation import deform, deformation_jacobian
-from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
-from bags_ns.rig.skeleton import Skeleton
-from bags_ns.rig.skinning import SkinningField
-from bags_ns.rig.transforms import quat_to_rotation
-
-OPAQUE = 0.3
-"""Gaussians above this opacity count as part of the animal where bones are placed."""
+from bags_ns.rig.motion import bone_transforms
 
 DENSIFICATION_SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
 
 
 @dataclass
-class BagsModelConfig(SplatfactoModelConfig):
-    """Animatable Gaussians: splatfacto plus a rig."""
+class BagsModelConfig(AnimalModelConfig):
+    """The animal, the weights of its losses and its densification."""
 
     _target: type = field(default_factory=lambda: BagsModel)
-    num_bones: int = 32
-    """Number of bones (the paper uses 50)."""
-    skinning_hidden: int = 32
-    """Hidden units of the residual skinning network."""
-    motion_frequencies: int = 24
-    """Fourier frequencies of the time code of the bones' motion; the highest has half as many periods a clip."""
-    motion_hidden: int = 128
-    """Hidden units of the bones' motion network."""
     l1_loss_mult: float = 1.0
     """Weight of the absolute colour error, per pixel of the animal."""
     ssim_loss_mult: float = 0.2
@@ -92,11 +68,7 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Fraction of the run at which densification ends."""
     densify_rounds: int = 40
     """Rounds of densification between its begin and its end."""
-    start_opacity: float = 0.04
-    """Opacity of the Gaussians at the start: where the first frames see through them, limbs find their place sooner."""
-    # Splatfacto's own fields, with values that fit an animal of length 1, short runs and every device.
-    sh_degree: int = 0
-    """Spherical harmonics do not turn with a bone: colours are logits."""
+    # Splatfacto's own fields, with values for short runs.
     use_absgrad: bool = False
     """Absolute gradients exist in gsplat's CUDA kernels only."""
     densify_grad_thresh: float = 0.0008
@@ -107,82 +79,26 @@ class BagsModelConfig(SplatfactoModelConfig):
     """Gaussians below this opacity are removed at densification."""
     max_gauss_ratio: float = 4.0
     """Longest to middle axis of a Gaussian that is free of cost."""
-    num_random: int = 5000
-    """About how many Gaussians to start with, drawn from the data's seed points (or at random where there are none)."""
-    random_scale: float = 1.0
-    """Edge of the cube of random Gaussians."""
     num_downscales: int = 0
     """Frames are crops already: no coarser images at the start."""
-    background_color: Literal["random", "black", "white"] = "random"
-    """Background in training; random colours make coverage and colour separable. Outside training it is white."""
 
 
-@contextlib.contextmanager
-def _without_lpips() -> Iterator[None]:
-    """Keeps splatfacto from building LPIPS, which downloads weights and would land in every checkpoint."""
-    import torchmetrics.image.lpip as lpip
-
-    original = lpip.LearnedPerceptualImagePatchSimilarity
-    lpip.LearnedPerceptualImagePatchSimilarity = lambda **_: None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        lpip.LearnedPerceptualImagePatchSimilarity = original
-
-
-class BagsModel(SplatfactoModel):
-    """Canonical Gaussians, a rig, and the renders and losses of a posed animal."""
+class BagsModel(AnimalModel):
+    """An animal in training."""
 
     config: BagsModelConfig
+    densifying: bool = True
+    """Set by the pipeline: off while geometry is held."""
 
     def populate_modules(self) -> None:
-        """Builds splatfacto's Gaussians on any device, then the rig."""
-        seed = self.seed_points
-        if seed is not None:
-            seed = tuple(rows[:: max(1, len(rows) // self.config.num_random)] for rows in seed)
-            self.seed_points = (seed[0], seed[1][:0])  # an empty colour tensor skips a branch that needs CUDA
-        with _without_lpips():
-            super().populate_modules()
-        del self.lpips  # type: ignore[has-type]
-        if seed is not None and len(seed[1]):
-            self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
-        clip = self.kwargs["metadata"]["clip"]
-        self.gauss_params["opacities"].data.fill_(math.log(self.config.start_opacity / (1 - self.config.start_opacity)))
-        self.cameras_known = not clip.object_centric
-        self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
+        """Builds the animal; nothing is placed or trained yet."""
+        super().populate_modules()
         self.run_length = 0
-        self.bones_placed = False
         self.frames_entered: set[int] = set()
-        self.page_renderer: Callable[[Cameras], dict[str, Any] | None] | None = None
-        self._weights: Tensor | None = None
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
 
-    def _populate_rig(
-        self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
-    ) -> None:
-        config = self.config
-        self.bones = Bones(config.num_bones)
-        self.skinning = SkinningField(config.num_bones, config.skinning_hidden)
-        self.bone_motion = BoneMotion(
-            config.num_bones, times, canonical_time, config.motion_frequencies, config.motion_hidden
-        )
-        self.root_motion = RootMotion(times, canonical_time, path)
-        self.skeleton = Skeleton(config.num_bones)
-
-    # --- state -------------------------------------------------------------------------------------------------------
-
-    def train(self, mode: bool = True) -> BagsModel:
-        """Switches between training and inference; cached skinning weights are dropped."""
-        self._weights = None
-        return super().train(mode)
-
-    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
-        """Loads in place: the optimizers keep the very Parameters that they were built on, resized to the checkpoint."""
-        for name, parameter in self.gauss_params.items():
-            parameter.data = parameter.data.new_zeros(dict[f"gauss_params.{name}"].shape)
-        self._weights = None
-        return nn.Module.load_state_dict(self, dict, **kwargs)
+    # --- state of the run --------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint knows of the run beside its tensors."""
@@ -232,130 +148,6 @@ class BagsModel(SplatfactoModel):
         groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
         return groups
 
-    # --- posing ------------------------------------------------------------------------------------------------------
-
-    def canonical_opacities(self) -> Float[Tensor, " N"]:
-        """Opacities in [0, 1]."""
-        return self.opacities.sigmoid().squeeze(-1)
-
-    def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
-        """The video's pose at `time` in [0, 1]."""
-        times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
-        return self._pose(self.bone_motion(times)[0], times)
-
-    def _pose(self, twists: Float[Tensor, "B 6"], times: Float[Tensor, "1"]) -> Pose:
-        return Pose(bone_transforms(twists, self.bones.centers), self.root_motion(times)[0])
-
-    def skin_weights(self) -> Float[Tensor, "N B"]:
-        """Skinning weights of the canonical means; kept between renders outside of training."""
-        if self.training:
-            return self.skinning(self.means, self.bones)
-        weights = self._weights
-        if weights is None or len(weights) != len(self.means):
-            weights = self._weights = self.skinning(self.means, self.bones)
-        return weights
-
-    def covariance_factors(self) -> Float[Tensor, "N 3 3"]:
-        """L with L L^T the canonical covariances: rotations times scales."""
-        return quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
-
-    def posed_gaussians(self, pose: Pose) -> Gaussians:
-        """The animal in `pose`, in the world frame."""
-        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
-        return Gaussians(means, covars, self.canonical_opacities(), self.colors)
-
-    def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
-        """Time of a camera; the canonical time where it has none (ns-render interpolate)."""
-        if camera.times is None:
-            return self.bone_motion.canonical_time
-        return camera.times.reshape(-1)[0].to(self.device)
-
-    # --- rendering ---------------------------------------------------------------------------------------------------
-
-    def _get_background_color(self) -> Float[Tensor, "3"]:
-        """Splatfacto's background in training, white otherwise."""
-        return super()._get_background_color() if self.training else torch.ones(3, device=self.device)
-
-    def render_gaussians(
-        self, gaussians: Gaussians, camera: Cameras, background: Float[Tensor, "3"], with_depth: bool
-    ) -> RenderOutput:
-        """World Gaussians through one nerfstudio camera."""
-        viewmats = viewmats_from_camera_to_worlds(camera.camera_to_worlds.to(self.device))
-        Ks = camera.get_intrinsics_matrices().to(self.device)
-        width, height = int(camera.width.item()), int(camera.height.item())
-        return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
-
-    @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
-        """Splatfacto's; the viewer's `page_renderer`, where one is set, answers for what the viewer's pages show."""
-        self.set_crop(obb_box)
-        camera = camera.to(self.device)
-        outputs = self.page_renderer(camera) if self.page_renderer is not None else None
-        return self.get_outputs(camera) if outputs is None else outputs
-
-    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Renders the animal as the video has it at the camera's time."""
-        return self.outputs_in_pose(camera, self.pose_at(self.camera_time(camera)))
-
-    def outputs_in_pose(self, camera: Cameras, pose: Pose) -> dict[str, Any]:
-        """Renders the animal in any pose; nerfstudio's names, each [H W channels]."""
-        background = self._get_background_color()
-        gaussians = self.cropped(self.posed_gaussians(pose))
-        output = self.render_gaussians(gaussians, camera, background, with_depth=True)
-        self.last_size = output.rgb.shape[1:3]
-        return {
-            "rgb": output.rgb[0].clamp(0, 1),
-            "depth": cast(Tensor, output.depth)[0],
-            "accumulation": output.alpha[0],
-            "background": background.expand_as(output.rgb[0]),
-        }
-
-    def cropped(self, gaussians: Gaussians) -> Gaussians:
-        """Only what lies inside the viewer's crop box, where one is set."""
-        if self.crop_box is None:
-            return gaussians
-        inside = self.crop_box.within(gaussians.means).squeeze(-1)
-        return Gaussians(*(getattr(gaussians, name)[inside] for name in ("means", "covars", "opacities", "colors")))
-
-    def render_views(
-        self, gaussians: Gaussians, camera_to_worlds: Float[Tensor, "V 4 4"], fov_deg: float, size: int
-    ) -> RenderOutput:
-        """Square novel views on white, in one call; in training their screen gradients feed densification too."""
-        viewmats = viewmats_from_camera_to_worlds(camera_to_worlds)
-        Ks = intrinsics_from_fov(fov_deg, size, size).to(self.device).expand(len(viewmats), 3, 3)
-        output = render(gaussians, viewmats, Ks, size, size, background=torch.ones(3, device=self.device))
-        if self.training:
-            self._watch_gradients(output)
-        return output
-
-    def _watch_gradients(self, output: RenderOutput) -> None:
-        """Keeps what densification needs of a render."""
-        if output.info["means2d"].requires_grad:
-            output.info["means2d"].retain_grad()
-            self.infos.append(output.info)
-
-    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "H W 4"]:
-        """A cut-out: the colour and the coverage."""
-        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
-
-    # --- training ----------------------------------------------------------------------------------------------------
-
-    def step_post_backward(self, step: int) -> None:
-        """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
-        infos, self.infos, self.posed_frames = self.infos, [], {}
-        if not infos or not self.densifying or step == 0:  # at step 0 the strategy would reset the opacities
-            return
-        threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
-        self.strategy.grow_grad2d = threshold
-        if step < self.strategy.refine_stop_iter:
-            for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
-                self.strategy._update_state(self.gauss_params, self.strategy_state, info)
-        self.info = infos[-1]
-        super().step_post_backward(step)
-
-    densifying: bool = True
-    """Set by the pipeline: off while geometry is held."""
-
     def place_bones(self) -> None:
         """Puts the bones onto the canonical animal (once, after the warm-up) and forgets their optimizers' momenta."""
         opaque = self.canonical_opacities() > OPAQUE
@@ -377,33 +169,39 @@ class BagsModel(SplatfactoModel):
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
 
-    @torch.no_grad()
-    def rebuild_skeleton(self) -> None:
-        """Builds the skeleton tree from the bones' present motion."""
-        twists = self.bone_motion(self.bone_motion.knots)
-        centers = self.bones.centers
-        self.skeleton.rebuild(centers, centers + twists[..., 3:])
+    # --- densification -----------------------------------------------------------------------------------------------
 
-    def ground_truth(self, image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"]) -> Float[Tensor, "*K H W 4"]:
-        """Frames as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
-        image = image.to(self.device)
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
+    def render_views(
+        self, gaussians: Gaussians, camera_to_worlds: Float[Tensor, "V 4 4"], fov_deg: float, size: int
+    ) -> RenderOutput:
+        """Square novel views on white, in one call; in training their screen gradients feed densification too."""
+        viewmats = viewmats_from_camera_to_worlds(camera_to_worlds)
+        Ks = intrinsics_from_fov(fov_deg, size, size).to(self.device).expand(len(viewmats), 3, 3)
+        output = render(gaussians, viewmats, Ks, size, size, background=torch.ones(3, device=self.device))
+        if self.training:
+            self._watch_gradients(output)
+        return output
 
-    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Numbers for the log of nerfstudio's evaluation."""
-        target = self.composite_with_background(self.ground_truth(batch["image"]), outputs["background"])
-        return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
+    def _watch_gradients(self, output: RenderOutput) -> None:
+        """Keeps what densification needs of a render."""
+        if output.info["means2d"].requires_grad:
+            output.info["means2d"].retain_grad()
+            self.infos.append(output.info)
 
-    def get_loss_dict(
-        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
-    ) -> dict[str, Tensor]:
-        """Weighted image losses of one frame, for nerfstudio's evaluation; training goes through `training_losses`."""
-        target = self.ground_truth(batch["image"])[None]
-        background = outputs["background"].reshape(-1, 3)[:1]
-        box = (slice(None), slice(None))
-        terms = self._image_losses(outputs["rgb"][None], outputs["accumulation"][None], target, background, box)
-        return self._weighted(terms)
+    def step_post_backward(self, step: int) -> None:
+        """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
+        infos, self.infos, self.posed_frames = self.infos, [], {}
+        if not infos or not self.densifying or step == 0:  # at step 0 the strategy would reset the opacities
+            return
+        threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
+        self.strategy.grow_grad2d = threshold
+        if step < self.strategy.refine_stop_iter:
+            for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
+                self.strategy._update_state(self.gauss_params, self.strategy_state, info)
+        self.info = infos[-1]
+        super().step_post_backward(step)
+
+    # --- losses ------------------------------------------------------------------------------------------------------
 
     def training_losses(self, frames: FrameBatch) -> dict[str, Tensor]:
         """Weighted losses of K frames of the video and of the rig, which is moved once for all of them.
@@ -518,7 +316,22 @@ class BagsModel(SplatfactoModel):
             terms["root_smoothness"] = losses.smoothness(root_change.transpose(0, 1))
         return terms
 
-    # --- evaluation --------------------------------------------------------------------------------------------------
+    # --- nerfstudio's evaluation -------------------------------------------------------------------------------------
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Numbers for the log of nerfstudio's evaluation."""
+        target = self.composite_with_background(self.ground_truth(batch["image"]), outputs["background"])
+        return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted image losses of one frame, for nerfstudio's evaluation; training goes through `training_losses`."""
+        target = self.ground_truth(batch["image"])[None]
+        background = outputs["background"].reshape(-1, 3)[:1]
+        box = (slice(None), slice(None))
+        terms = self._image_losses(outputs["rgb"][None], outputs["accumulation"][None], target, background, box)
+        return self._weighted(terms)
 
     @torch.no_grad()
     def get_image_metrics_and_images(

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bags_ns.animal import OPAQUE
 from bags_ns.animation.export_gltf import RiggedAnimal
 from bags_ns.animation.joint_rotations import SampledMotion, fit_rotations, shifted_root
 from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations
 from bags_ns.animation.retarget import Body, match_bones, retarget_roots, retarget_rotations
 from bags_ns.animation.splats import Splats, splats_from_gaussians
-from bags_ns.model import OPAQUE, BagsModel
+from bags_ns.model import BagsModel
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.transforms import quat_to_rotation
 

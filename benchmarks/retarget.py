@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bags_ns.animal import OPAQUE
 from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.animation.retarget import match_bones
 from bags_ns.files import write_json
-from bags_ns.model import OPAQUE, BagsModel
+from bags_ns.model import BagsModel
 from bags_ns.rig.motion import Pose
 from bags_ns.rigged import body_of, retargeted_track, video_motion
 from bags_ns.runs import open_run

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "bags_ns"
 LAYERS = [
     {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "files", "rig", "losses", "metrics", "watch"},
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
+    {"animal"},
     {"model"},
     {"rigged", "bone_colors"},
     {"viewer"},

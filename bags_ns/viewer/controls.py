@@ -17,9 +17,10 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 from viser import ClientHandle
 
+from bags_ns.animal import OPAQUE
 from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.animation.mirroring import fit_plane
-from bags_ns.model import OPAQUE, BagsModel
+from bags_ns.model import BagsModel
 from bags_ns.progress import say
 from bags_ns.rig.motion import Pose
 from bags_ns.rigged import body_of, clip_duration, clip_fps, joint_motion

@@ -1,0 +1,223 @@
+"""The animal: splatfacto's Gaussians in a canonical frame, moved by bones and a root, rendered in any pose.
+
+It subclasses nerfstudio's splatfacto so that viewer and exporter keep working: the inherited properties (means, scales,
+quats, ...) stay canonical, posing is an explicit call. How it is trained stands in `model.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from bags_ns.cameras import viewmats_from_camera_to_worlds
+from bags_ns.gaussians import Gaussians
+from bags_ns.rendering import RenderOutput, render
+from bags_ns.rig.bones import Bones
+from bags_ns.rig.deformation import deform
+from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
+from bags_ns.rig.skeleton import Skeleton
+from bags_ns.rig.skinning import SkinningField
+from bags_ns.rig.transforms import quat_to_rotation
+
+OPAQUE = 0.3
+"""Gaussians above this opacity count as part of the animal where bones are placed."""
+
+
+@dataclass
+class AnimalModelConfig(SplatfactoModelConfig):
+    """Size of the rig, and splatfacto's own fields with values that fit an animal of length 1 and every device."""
+
+    _target: type = field(default_factory=lambda: AnimalModel)
+    num_bones: int = 32
+    """Number of bones (the paper uses 50)."""
+    skinning_hidden: int = 32
+    """Hidden units of the residual skinning network."""
+    motion_frequencies: int = 24
+    """Fourier frequencies of the time code of the bones' motion; the highest has half as many periods a clip."""
+    motion_hidden: int = 128
+    """Hidden units of the bones' motion network."""
+    start_opacity: float = 0.04
+    """Opacity of the Gaussians at the start: where the first frames see through them, limbs find their place sooner."""
+    sh_degree: int = 0
+    """Spherical harmonics do not turn with a bone: colours are logits."""
+    num_random: int = 5000
+    """About how many Gaussians to start with, drawn from the data's seed points (or at random where there are none)."""
+    random_scale: float = 1.0
+    """Edge of the cube of random Gaussians."""
+    background_color: Literal["random", "black", "white"] = "random"
+    """Background in training; random colours make coverage and colour separable. Outside training it is white."""
+
+
+@contextlib.contextmanager
+def _without_lpips() -> Iterator[None]:
+    """Keeps splatfacto from building LPIPS, which downloads weights and would land in every checkpoint."""
+    import torchmetrics.image.lpip as lpip
+
+    original = lpip.LearnedPerceptualImagePatchSimilarity
+    lpip.LearnedPerceptualImagePatchSimilarity = lambda **_: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        lpip.LearnedPerceptualImagePatchSimilarity = original
+
+
+class AnimalModel(SplatfactoModel):
+    """Canonical Gaussians, a rig, and renders of the posed animal."""
+
+    config: AnimalModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds splatfacto's Gaussians on any device, then the rig."""
+        seed = self.seed_points
+        if seed is not None:
+            seed = tuple(rows[:: max(1, len(rows) // self.config.num_random)] for rows in seed)
+            self.seed_points = (seed[0], seed[1][:0])  # an empty colour tensor skips a branch that needs CUDA
+        with _without_lpips():
+            super().populate_modules()
+        del self.lpips  # type: ignore[has-type]
+        if seed is not None and len(seed[1]):
+            self.gauss_params["features_dc"] = Parameter(torch.logit(seed[1].float() / 255, eps=1e-2))
+        clip = self.kwargs["metadata"]["clip"]
+        self.gauss_params["opacities"].data.fill_(math.log(self.config.start_opacity / (1 - self.config.start_opacity)))
+        self.cameras_known = not clip.object_centric
+        self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
+        self.bones_placed = False
+        self.page_renderer: Callable[[Cameras], dict[str, Any] | None] | None = None
+        self._weights: Tensor | None = None
+
+    def _populate_rig(
+        self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
+    ) -> None:
+        config = self.config
+        self.bones = Bones(config.num_bones)
+        self.skinning = SkinningField(config.num_bones, config.skinning_hidden)
+        self.bone_motion = BoneMotion(
+            config.num_bones, times, canonical_time, config.motion_frequencies, config.motion_hidden
+        )
+        self.root_motion = RootMotion(times, canonical_time, path)
+        self.skeleton = Skeleton(config.num_bones)
+
+    def train(self, mode: bool = True) -> AnimalModel:
+        """Switches between training and inference; cached skinning weights are dropped."""
+        self._weights = None
+        return super().train(mode)
+
+    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Loads in place: the optimizers keep the very Parameters that they were built on, resized to the checkpoint."""
+        for name, parameter in self.gauss_params.items():
+            parameter.data = parameter.data.new_zeros(dict[f"gauss_params.{name}"].shape)
+        self._weights = None
+        return nn.Module.load_state_dict(self, dict, **kwargs)
+
+    # --- posing ------------------------------------------------------------------------------------------------------
+
+    def canonical_opacities(self) -> Float[Tensor, " N"]:
+        """Opacities in [0, 1]."""
+        return self.opacities.sigmoid().squeeze(-1)
+
+    def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
+        """The video's pose at `time` in [0, 1]."""
+        times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
+        return self._pose(self.bone_motion(times)[0], times)
+
+    def _pose(self, twists: Float[Tensor, "B 6"], times: Float[Tensor, "1"]) -> Pose:
+        return Pose(bone_transforms(twists, self.bones.centers), self.root_motion(times)[0])
+
+    def skin_weights(self) -> Float[Tensor, "N B"]:
+        """Skinning weights of the canonical means; kept between renders outside of training."""
+        if self.training:
+            return self.skinning(self.means, self.bones)
+        weights = self._weights
+        if weights is None or len(weights) != len(self.means):
+            weights = self._weights = self.skinning(self.means, self.bones)
+        return weights
+
+    def covariance_factors(self) -> Float[Tensor, "N 3 3"]:
+        """L with L L^T the canonical covariances: rotations times scales."""
+        return quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+
+    def posed_gaussians(self, pose: Pose) -> Gaussians:
+        """The animal in `pose`, in the world frame."""
+        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
+        return Gaussians(means, covars, self.canonical_opacities(), self.colors)
+
+    def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
+        """Time of a camera; the canonical time where it has none (ns-render interpolate)."""
+        if camera.times is None:
+            return self.bone_motion.canonical_time
+        return camera.times.reshape(-1)[0].to(self.device)
+
+    @torch.no_grad()
+    def rebuild_skeleton(self) -> None:
+        """Builds the skeleton tree from the bones' present motion."""
+        twists = self.bone_motion(self.bone_motion.knots)
+        centers = self.bones.centers
+        self.skeleton.rebuild(centers, centers + twists[..., 3:])
+
+    # --- rendering ---------------------------------------------------------------------------------------------------
+
+    def _get_background_color(self) -> Float[Tensor, "3"]:
+        """Splatfacto's background in training, white otherwise."""
+        return super()._get_background_color() if self.training else torch.ones(3, device=self.device)
+
+    def render_gaussians(
+        self, gaussians: Gaussians, camera: Cameras, background: Float[Tensor, "3"], with_depth: bool
+    ) -> RenderOutput:
+        """World Gaussians through one nerfstudio camera."""
+        viewmats = viewmats_from_camera_to_worlds(camera.camera_to_worlds.to(self.device))
+        Ks = camera.get_intrinsics_matrices().to(self.device)
+        width, height = int(camera.width.item()), int(camera.height.item())
+        return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:
+        """Splatfacto's; the viewer's `page_renderer`, where one is set, answers for what the viewer's pages show."""
+        self.set_crop(obb_box)
+        camera = camera.to(self.device)
+        outputs = self.page_renderer(camera) if self.page_renderer is not None else None
+        return self.get_outputs(camera) if outputs is None else outputs
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Renders the animal as the video has it at the camera's time."""
+        return self.outputs_in_pose(camera, self.pose_at(self.camera_time(camera)))
+
+    def outputs_in_pose(self, camera: Cameras, pose: Pose) -> dict[str, Any]:
+        """Renders the animal in any pose; nerfstudio's names, each [H W channels]."""
+        background = self._get_background_color()
+        gaussians = self.cropped(self.posed_gaussians(pose))
+        output = self.render_gaussians(gaussians, camera, background, with_depth=True)
+        self.last_size = output.rgb.shape[1:3]
+        return {
+            "rgb": output.rgb[0].clamp(0, 1),
+            "depth": cast(Tensor, output.depth)[0],
+            "accumulation": output.alpha[0],
+            "background": background.expand_as(output.rgb[0]),
+        }
+
+    def cropped(self, gaussians: Gaussians) -> Gaussians:
+        """Only what lies inside the viewer's crop box, where one is set."""
+        if self.crop_box is None:
+            return gaussians
+        inside = self.crop_box.within(gaussians.means).squeeze(-1)
+        return Gaussians(*(getattr(gaussians, name)[inside] for name in ("means", "covars", "opacities", "colors")))
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "H W 4"]:
+        """A cut-out: the colour and the coverage."""
+        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
+
+    def ground_truth(self, image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"]) -> Float[Tensor, "*K H W 4"]:
+        """Frames as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
+        image = image.to(self.device)
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
