@@ -51,7 +51,7 @@ def build_known(
     if made:
         choice, silhouettes, kept = judged_silhouettes(clip.root, frames, choice, folder, made)
         for frame, keep in zip(train, kept, strict=True):
-            if not keep:
+            if not keep and not in_place:  # merged files are ours, those in place are not
                 frame.image.unlink()
         train = [frame for frame, keep in zip(train, kept, strict=True) if keep]
     else:
