@@ -10,7 +10,7 @@ demo: $(STAMP)  ## a clip of a made-up animal, trained here, as a turntable vide
 	$(BIN)/bags demo
 
 test: $(STAMP)  ## the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)  ## ruff and pyright, as CI runs them
 	$(BIN)/ruff check .
