@@ -2,7 +2,8 @@
 
 A run may be cut into commands: each goes on with `--resume` and does its part of one learning-rate schedule
 (`--schedule-end`). To stay small a checkpoint holds weights only, so Adam's moments start anew, with a short warm-up.
-The schedule follows the clock, or the steps where their number is given.
+The schedule follows the clock, or the steps where their number is given. Several GPUs of one machine train together under
+`torchrun --nproc-per-node 2 --no-python bags train-prior`: each makes up its own pictures, gradients are averaged.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewCount
 from bags_ns.priors.small_weights import load_network, save_network
 from bags_ns.priors.view_unet import ViewUNet
+from bags_ns.priors.workers import Workers
 
 WEIGHTS_NAME = "small.safetensors"
 """Averaged weights: what ships."""
@@ -42,19 +44,22 @@ RAW_NAME = "small_raw.safetensors"
 
 def train_small_prior(config: TrainSmallPriorConfig) -> dict[str, Any]:
     """Trains, writes `small.safetensors`, `small_raw.safetensors`, `small.json` and `small.png`; returns the scores."""
-    trainer = SmallPriorTrainer(config)
-    if config.benchmark_images:
-        return trainer.benchmark()
-    return trainer.train()
+    workers = Workers.join()
+    try:
+        trainer = SmallPriorTrainer(config, workers)
+        return trainer.benchmark() if config.benchmark_images else trainer.train()
+    finally:
+        workers.leave()
 
 
 class SmallPriorTrainer:
     """State of one command."""
 
-    def __init__(self, config: TrainSmallPriorConfig) -> None:
-        self.config, self.started, self.console = config, time.monotonic(), Console()
+    def __init__(self, config: TrainSmallPriorConfig, workers: Workers | None = None) -> None:
+        self.config, self.workers, self.started = config, workers or Workers(), time.monotonic()
+        self.console = Console(quiet=not self.workers.is_first)
         self.chunk = min(config.chunk, config.num_animals)
-        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = self.workers.choose_device(config.device)
         self.compiled = config.compile and self.device.type == "cuda"
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
@@ -62,11 +67,12 @@ class SmallPriorTrainer:
         self.network, self.averaged = self._make_networks()
         if config.schedule_start is not None:
             self.progress = config.schedule_start
-        # A resumed command must not see the same animals and noise again.
+        # A resumed command must not see the same animals and noise again, nor one process those of another.
         seed = config.seed + self.step
         if seed == HELD_OUT_SEED:
             seed += 1
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed + (self.workers.rank << 32))
+        # The same for all: a step takes them equally long.
         self.choices = random.Random(seed)
         self.alpha_bars = cosine_alpha_bars(self.device)
         # Made once: a tensor from a list waits for the GPU.
@@ -97,17 +103,16 @@ class SmallPriorTrainer:
             f"ready after {self._elapsed():.0f} s; {self.network.num_parameters / 1e6:.2f} M parameters on {self.device}"
         )
         self._run_steps(pool)
-        scores = self.evaluate()
-        self.save(scores)
-        return scores
+        return self._evaluate_and_save()
 
     def _run_steps(self, pool: CreatureViews) -> None:
         """Steps until this command's part of the schedule is done or its time is up."""
         config, first_step, first_progress, begun = self.config, self.step, self.progress, time.monotonic()
-        available = config.max_seconds - config.reserved_seconds - self._elapsed()
-        evaluated, losses = begun, []
+        available = self.workers.agree(config.max_seconds - config.reserved_seconds - self._elapsed())
+        next_evaluation = config.evaluate_every_seconds
+        losses: list[Tensor] = []
         with self._bar() as show:
-            while (seconds := time.monotonic() - begun) < available:
+            while (seconds := self.workers.agree(time.monotonic() - begun)) < available:
                 steps = self.step - first_step
                 done = seconds / available if config.max_steps is None else steps / config.max_steps
                 if done >= 1:
@@ -125,9 +130,9 @@ class SmallPriorTrainer:
                         f"step {self.step}, {self.progress:.3f} of the schedule, loss {loss:.4f}, {rate:.0f} images/s"
                     )
                     losses = []
-                if time.monotonic() - evaluated > config.evaluate_every_seconds:
-                    self.save(self.evaluate())
-                    evaluated = time.monotonic()
+                if seconds > next_evaluation:
+                    self._evaluate_and_save()
+                    next_evaluation = seconds + config.evaluate_every_seconds
         if config.max_steps is None or self.step - first_step == config.max_steps:
             self.progress = config.schedule_end
 
@@ -135,6 +140,14 @@ class SmallPriorTrainer:
         """Replaces a chunk of the animals."""
         chunk = self.chunk
         pool.write(self.choices.randrange(len(pool) // chunk) * chunk, self.studio.draw(chunk))
+
+    def _evaluate_and_save(self) -> dict[str, Any]:
+        """Scores, written with the weights; the first process does it, the others wait for its next step."""
+        if not self.workers.is_first:
+            return {}
+        scores = self.evaluate()
+        self.save(scores)
+        return scores
 
     def evaluate(self) -> dict[str, Any]:
         """Scores of the averaged weights."""
@@ -249,13 +262,14 @@ class SmallPriorTrainer:
             group["lr"] = rate
         loss = self._loss(pool, views)
         loss.backward()
+        self.workers.average_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(config.averaging, (self.step + 1) / (self.step + 50))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
-        self.images += config.batch_images // views.targets * views.targets
+        self.images += self.workers.count * (config.batch_images // views.targets * views.targets)
         return loss.detach()
 
     def _loss(self, pool: CreatureViews, views: ViewCount) -> Float[Tensor, ""]:

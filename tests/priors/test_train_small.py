@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -160,3 +162,35 @@ def test_evaluation_repeats_itself():
     (first, _), (second, sampled) = (evaluate_task(network, task, num_steps=3, x0_at=(300,)) for _ in range(2))
     assert first == second and set(first) == {"sampled", "sampled_inside", "x0_300", "x0_300_inside"}
     assert sampled.shape == pictures.shape and sampled.abs().max() <= 1
+
+
+def test_two_processes_train_one_network(tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_train_small import tiny_config\n"
+        "from bags_ns.priors.train_small import SmallPriorTrainer\n"
+        "from bags_ns.priors.workers import Workers\n"
+        "workers = Workers.join()\n"
+        "trainer = SmallPriorTrainer(tiny_config(Path(sys.argv[2]), max_steps=2), workers)\n"
+        "trainer.train()\n"
+        "total = sum(parameter.double().sum() for parameter in trainer.network.parameters()).item()\n"
+        "noise = trainer.generator.initial_seed()\n"
+        "print(f'TOTAL {workers.rank} {trainer.step} {total!r} {noise}', flush=True)\n"
+        "workers.leave()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*command, str(Path(__file__).parent), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = sorted(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("TOTAL"))
+    (_, steps, first, noise), (_, other_steps, second, other_noise) = said
+    assert steps == other_steps == "2" and first == second and noise != other_noise
+    assert done.stdout.count('"step"') == 1 and (tmp_path / "out" / "small.safetensors").exists()
