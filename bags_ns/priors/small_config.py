@@ -117,7 +117,7 @@ class TrainSmallPriorConfig:
     held_out_animals: int = 64
     """Animals to score on that are never trained on; 0 for none."""
     compile: bool = True
-    """Compile blocks and renderer (CUDA only)."""
+    """Compile small kernels and renderer (CUDA only)."""
     benchmark_images: tuple[int, ...] = ()
     """Only measure the speed with these numbers of target pictures a step, then stop."""
     network: ViewUNetConfig = field(default_factory=ViewUNetConfig)

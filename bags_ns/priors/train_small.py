@@ -239,11 +239,9 @@ class SmallPriorTrainer:
         return pool
 
     def _compile(self, pool: CreatureViews) -> None:
-        """Compiles the blocks (not the whole network: ten times quicker) and runs each kind of sample once, learning nothing."""
+        """Compiles what pays, and runs each kind of sample once, learning nothing."""
         if self.compiled:
-            torch._dynamo.config.cache_size_limit = 64
-            for block in self.network.blocks:
-                block.compile(dynamic=False)
+            self.network.compile_parts()
         for views in self.config.view_counts:
             self._loss(pool, views).backward()
         self.optimizer.zero_grad(set_to_none=True)

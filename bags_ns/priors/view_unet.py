@@ -59,6 +59,7 @@ class ViewUNet(nn.Module):
                 for level in range(lowest)
             ]
         )
+        self.activation = Activation()
         self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -68,10 +69,11 @@ class ViewUNet(nn.Module):
         """Numbers in its weights."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @property
-    def blocks(self) -> list[Block]:
-        """All blocks."""
-        return [module for module in self.modules() if isinstance(module, Block)]
+    def compile_parts(self) -> None:
+        """Fuses the small kernels (`torch.compile`): seconds, where the whole network takes minutes."""
+        for module in self.modules():
+            if isinstance(module, Activation):
+                module.compile(dynamic=True)
 
     def encode_references(
         self, images: Float[Tensor, "batch views 3 size size"], rays: Float[Tensor, "batch views places 6"]
@@ -92,7 +94,7 @@ class ViewUNet(nn.Module):
         """v of the noisy targets. The first `len(references)` samples see their references, the rest are unconditional."""
         run = Run(self.conditions(timesteps, rays, role=1), self._ray_levels(rays), noisy.shape[1], references)
         features = self._forward(noisy, run, upwards_to=0)
-        return self.head(F.silu(pixel_norm(features))).view(noisy.shape).float()
+        return self.head(self.activation(features)).view(noisy.shape).float()
 
     def _forward(
         self, images: Float[Tensor, "batch views 3 size size"], run: Run, upwards_to: int
@@ -155,6 +157,7 @@ class Block(nn.Module):
     def __init__(self, incoming: int, width: int, attends: bool, config: ViewUNetConfig) -> None:
         super().__init__()
         self.attends = attends
+        self.activation = Activation()
         self.first = nn.Conv2d(incoming, width, 3, padding=1)
         self.modulation = nn.Linear(config.embedding, 2 * width)
         self.second = nn.Conv2d(width, width, 3, padding=1)
@@ -172,9 +175,9 @@ class Block(nn.Module):
         context: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Float[Tensor, "pictures channels height width"], tuple[Tensor, Tensor] | None]:
         """Features, one block on, and the attention's own keys and values. `context`: those of the references."""
-        hidden = self.first(F.silu(pixel_norm(features)))
+        hidden = self.first(self.activation(features))
         scale, shift = self.modulation(conditions)[..., None, None].to(hidden.dtype).chunk(2, dim=1)
-        hidden = self.second(F.silu(pixel_norm(hidden) * (1 + scale) + shift))
+        hidden = self.second(self.activation(hidden, scale, shift))
         # One type all the way: under autocast the sum would else move the features to float32.
         features = (self.skip(features) + hidden).to(hidden.dtype)
         if self.attention is None or rays is None:
@@ -213,6 +216,21 @@ class Attention(nn.Module):
         height, width = features.shape[-2:]
         picture = seen.reshape(len(features), height, width, -1).permute(0, 3, 1, 2)
         return features + picture.to(features.dtype), (keys, values)
+
+
+class Activation(nn.Module):
+    """Norm, scale and shift where given, nonlinearity. A module, so that it can be compiled alone: one kernel where else are
+    ten, and one compilation for all shapes, where whole blocks need a minute or more."""
+
+    def forward(
+        self,
+        features: Float[Tensor, "pictures channels height width"],
+        scale: Float[Tensor, "pictures channels 1 1"] | None = None,
+        shift: Float[Tensor, "pictures channels 1 1"] | None = None,
+    ) -> Float[Tensor, "pictures channels height width"]:
+        """The same shape."""
+        normed = pixel_norm(features)
+        return F.silu(normed if scale is None or shift is None else normed * (1 + scale) + shift)
 
 
 class Conditions(nn.Module):
