@@ -83,7 +83,7 @@ class Evaluate:
         from rich.console import Console
 
         from bags_ns.demo import summary_table
-        from bags_ns.evaluation import evaluate_model
+        from bags_ns.evaluation import evaluate, num_pictures
         from bags_ns.files import write_json
         from bags_ns.progress import progress_bar
         from bags_ns.runs import open_run
@@ -94,7 +94,7 @@ class Evaluate:
             from bags_ns.unposed import TrueClip, evaluate_unposed
 
             truth = TrueClip.of_run(run.pipeline)
-            with progress_bar("Evaluating", len(truth)) as advance:
+            with progress_bar("Evaluating", num_pictures(data) + len(truth.test)) as advance:
                 motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
             write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
             Console().print(summary_table(summary))
@@ -103,10 +103,8 @@ class Evaluate:
                 "rotation {rotation_error_deg:.1f}".format(**motion)
             )
             return
-        test_dataset = data.eval_dataset if data.has_test_views else None
-        total = len(data.train_dataset) + (len(test_dataset) if test_dataset else 0)
-        with progress_bar("Evaluating", total) as advance:
-            summary = evaluate_model(run.model, data.train_dataset, test_dataset, lambda: advance(None, None))
+        with progress_bar("Evaluating", num_pictures(data)) as advance:
+            summary = evaluate(run.model, data, lambda: advance(None, None))
         write_json(self.output or run.folder / "evaluation.json", summary)
         Console().print(summary_table(summary))
 

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from bags_ns.evaluation import evaluate_model
+from bags_ns.evaluation import evaluate, num_pictures
 from bags_ns.files import write_json
 from bags_ns.progress import progress_bar
 from bags_ns.runs import open_run, train
@@ -42,10 +42,8 @@ def run_demo(output_dir: Path, seed: int, method: Literal["bags", "bags-tiny"], 
     trained = time.monotonic()
     run = open_run(config)
     datamanager = run.pipeline.datamanager
-    with progress_bar("Evaluating") as advance:
-        summary = evaluate_model(
-            run.model, datamanager.train_dataset, datamanager.eval_dataset, lambda: advance(None, None)
-        )
+    with progress_bar("Evaluating", num_pictures(datamanager)) as advance:
+        summary = evaluate(run.model, datamanager, lambda: advance(None, None))
     write_json(output_dir / "evaluation.json", summary)
     evaluated = time.monotonic()
     turntable, sheet = write_views(run.pipeline, output_dir, kind="turntable", size=256)

@@ -1,4 +1,8 @@
-"""Evaluates a trained model on whole splits: by frame, by angle to the nearest training view, seen and unseen."""
+"""Evaluates a trained model on whole splits: by frame, by angle to the nearest training view, and by time.
+
+Two things may be unseen. Test views look from angles that were not filmed, most of them at times that were; held-out
+frames are the film's own, at times that training did not see. Each has rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from bags_ns.data.datamanager import BagsDataManager
 from bags_ns.metrics import image_metrics
 from bags_ns.model import BagsModel
 
@@ -29,6 +34,14 @@ def angles_to_training(views: Float[Tensor, "C 3 4"], training: Float[Tensor, "T
     """Angle in degrees of each view's direction to the nearest training view's."""
     cosines = view_directions(views) @ view_directions(training).T
     return torch.rad2deg(cosines.amax(dim=1).clamp(-1, 1).acos())
+
+
+def nearest_is_held_out(
+    times: Float[Tensor, " V"], trained: Float[Tensor, " T"], held_out: Float[Tensor, " U"]
+) -> Bool[Tensor, " V"]:
+    """Whether the frame nearest in time is a held-out one."""
+    gaps = [(times[:, None] - frames).abs().amin(dim=1) for frames in (held_out, trained)]
+    return gaps[0] < gaps[1]
 
 
 @torch.no_grad()
@@ -54,33 +67,56 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
     return {"frames": float(len(rows)), **means}
 
 
-def summarize(
-    train_rows: list[dict[str, float]], test_rows: list[dict[str, float]], angles_deg: list[float]
+def by_angle(rows: list[dict[str, float]], angles_deg: list[float]) -> dict[str, dict[str, float]]:
+    """Rows of the result for test views: all, by angle bin, and the unseen ones; those without a view are left out."""
+    groups = {"test": (-1.0, math.inf)}
+    groups |= {f"test {low}-{math.floor(high)} deg": (low, high) for low, high in ANGLE_BINS_DEG}
+    members = {
+        name: [row for row, angle in zip(rows, angles_deg, strict=True) if low <= angle < high]
+        for name, (low, high) in groups.items()
+    }
+    members["unseen"] = [row for row, angle in zip(rows, angles_deg, strict=True) if angle > UNSEEN_DEG]
+    return {name: mean_of(group) for name, group in members.items() if group}
+
+
+def by_time(rows: list[dict[str, float]], held_out: list[bool]) -> dict[str, dict[str, float]]:
+    """Rows of the result for test views by whether their time was trained on; none without views of both kinds."""
+    groups = {
+        name: [row for row, held in zip(rows, held_out, strict=True) if held == wanted]
+        for name, wanted in (("test, seen times", False), ("test, held-out times", True))
+    }
+    return {name: mean_of(group) for name, group in groups.items()} if all(groups.values()) else {}
+
+
+def num_pictures(data: BagsDataManager) -> int:
+    """How many pictures `evaluate` looks at."""
+    held_out, tests = data.held_out_dataset, data.test_dataset
+    return len(data.train_dataset) + (len(held_out) if held_out else 0) + (len(tests) if tests else 0)
+
+
+def evaluate(
+    model: BagsModel, data: BagsDataManager, advance: Callable[[], None] = lambda: None
 ) -> dict[str, dict[str, float]]:
-    """Rows of the result: training views, test views, test views by angle bin, and the unseen ones."""
-    summary = {"train": mean_of(train_rows)}
-    if test_rows:
-        summary["test"] = mean_of(test_rows)
-        for low, high in ANGLE_BINS_DEG:
-            members = [row for row, angle in zip(test_rows, angles_deg, strict=True) if low <= angle < high]
-            if members:
-                summary[f"test {low}-{math.floor(high)} deg"] = mean_of(members)
-        unseen = [row for row, angle in zip(test_rows, angles_deg, strict=True) if angle > UNSEEN_DEG]
-        if unseen:
-            summary["unseen"] = mean_of(unseen)
+    """The summary of a model over its training frames and, where there are any, held-out frames and test views."""
+    model.eval()
+    train, tests = data.train_dataset, data.test_dataset
+    summary = evaluate_film(model, data, advance)
+    if tests is None:
+        return summary
+    rows = evaluate_split(model, tests, advance)
+    angles = angles_to_training(tests.cameras.camera_to_worlds, train.cameras.camera_to_worlds)
+    summary |= by_angle(rows, angles.tolist())
+    if (held_out := data.held_out_dataset) is not None:
+        times = [torch.as_tensor(split.cameras.times).flatten() for split in (tests, train, held_out)]
+        summary |= by_time(rows, nearest_is_held_out(*times).tolist())
     return summary
 
 
-def evaluate_model(
-    model: BagsModel, train_dataset: Any, test_dataset: Any | None, advance: Callable[[], None] = lambda: None
+def evaluate_film(
+    model: BagsModel, data: BagsDataManager, advance: Callable[[], None] = lambda: None
 ) -> dict[str, dict[str, float]]:
-    """The summary of a model over its training frames and, where there are any, views it never trained on."""
-    model.eval()
-    train_rows = evaluate_split(model, train_dataset, advance)
-    test_rows: list[dict[str, float]] = []
-    angles: list[float] = []
-    if test_dataset is not None:
-        test_rows = evaluate_split(model, test_dataset, advance)
-        poses = test_dataset.cameras.camera_to_worlds, train_dataset.cameras.camera_to_worlds
-        angles = angles_to_training(*poses).tolist()
-    return summarize(train_rows, test_rows, angles)
+    """The rows of the film's own frames: trained ones, and held-out ones where there are any."""
+    summary = {"train": mean_of(evaluate_split(model, data.train_dataset, advance))}
+    if data.held_out_dataset is not None:
+        summary["held-out times"] = mean_of(evaluate_split(model, data.held_out_dataset, advance))
+    return summary

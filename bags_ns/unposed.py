@@ -24,7 +24,7 @@ from bags_ns.data.images import DataError
 from bags_ns.data.layouts import SourceFrame, find_clip
 from bags_ns.data.seed_points import View, meeting_point, rays_of
 from bags_ns.data.transforms import PosedImage, SourceCamera
-from bags_ns.evaluation import angles_to_training, evaluate_split, summarize
+from bags_ns.evaluation import angles_to_training, by_angle, evaluate_film
 from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics
 from bags_ns.model import BagsModel
@@ -98,9 +98,6 @@ class TrueClip:
     test: tuple[SourceFrame, ...]
     """Test views."""
 
-    def __len__(self) -> int:
-        return len(self.train) + len(self.test)
-
     @property
     def camera_to_worlds(self) -> Float[Tensor, "T 4 4"]:
         """OpenGL poses of the frames that were trained on."""
@@ -128,17 +125,18 @@ class TrueClip:
 def evaluate_unposed(
     pipeline: BagsPipeline, truth: TrueClip, advance: Callable[[], None] = lambda: None
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """What `motion_errors` says of the run, and the summary of `evaluate_model` with test views in the true world.
+    """What `motion_errors` says of the run, and the summary of `evaluate` with test views in the true world.
 
-    `advance` is called after each of the frames and test views of `truth`.
+    `advance` is called after each of the run's frames and the test views of `truth`.
     """
-    model, dataset = pipeline.model.eval(), pipeline.datamanager.train_dataset
-    rows = evaluate_split(model, dataset, advance)
+    model, data = pipeline.model.eval(), pipeline.datamanager
+    summary = evaluate_film(model, data, advance)
     with torch.no_grad():
-        ours = recovered_cameras(model, dataset.cameras.camera_to_worlds[0].to(model.device))
+        ours = recovered_cameras(model, data.train_dataset.cameras.camera_to_worlds[0].to(model.device))
         theirs = truth.camera_to_worlds.to(model.device)
-        test_rows, angles = _test_views(model, truth, ours[0], theirs, advance) if truth.test else ([], [])
-    return motion_errors(ours, theirs), summarize(rows, test_rows, angles)
+        if truth.test:
+            summary |= by_angle(*_test_views(model, truth, ours[0], theirs, advance))
+    return motion_errors(ours, theirs), summary
 
 
 def recovered_cameras(model: BagsModel, camera_to_world: Float[Tensor, "3 4"]) -> Float[Tensor, "T 4 4"]:

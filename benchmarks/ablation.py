@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bags_ns.data.creatures import write_creature_clip
-from bags_ns.evaluation import angles_to_training, evaluate_model, mean_of
+from bags_ns.evaluation import angles_to_training, evaluate, mean_of
 from bags_ns.files import write_json
 from bags_ns.progress import progress_bar
 from bags_ns.runs import open_run, train
@@ -90,7 +90,7 @@ class Ablation:
         folder = self._result(clip, variant).parent
         run = open_run(train(clip, folder, method=self.method, num_steps=self.num_steps, seed=self.seed, adjust=adjust))
         data = run.pipeline.datamanager
-        summary = evaluate_model(run.model, data.train_dataset, data.eval_dataset)
+        summary = evaluate(run.model, data)
         angles = angles_to_training(
             data.eval_dataset.cameras.camera_to_worlds, data.train_dataset.cameras.camera_to_worlds
         )

@@ -31,7 +31,7 @@ from bags_ns import method_configs  # noqa: F401  run configs name its classes
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.images import read_mask, read_rgba
 from bags_ns.data.prepared import load_prepared
-from bags_ns.evaluation import evaluate_model
+from bags_ns.evaluation import evaluate
 from bags_ns.files import write_json
 from bags_ns.progress import say
 from bags_ns.runs import open_run
@@ -217,7 +217,7 @@ def _quality(folder: Path) -> dict[str, float]:
     """In-silhouette PSNR and IoU of the newest run below a folder, on its training and test views."""
     run = open_run(folder)
     data = run.pipeline.datamanager
-    summary = evaluate_model(run.model, data.train_dataset, data.eval_dataset)
+    summary = evaluate(run.model, data)
     return {f"{split} {key}": summary[split][key] for split in ("train", "test") for key in ("psnr_silhouette", "iou")}
 
 

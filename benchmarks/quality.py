@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from bags_ns.demo import summary_table
-from bags_ns.evaluation import evaluate_model
+from bags_ns.evaluation import evaluate
 from bags_ns.files import write_json
 from bags_ns.runs import open_run, train
 from bags_ns.visualize import write_views
@@ -50,9 +50,7 @@ class Quality:
             config = train(data, folder, method=self.method, num_steps=self.num_steps, seed=self.seed)
             seconds = time.monotonic() - started
             run = open_run(config)
-            datamanager = run.pipeline.datamanager
-            tests = datamanager.eval_dataset if datamanager.has_test_views else None
-            summary = evaluate_model(run.model, datamanager.train_dataset, tests)
+            summary = evaluate(run.model, run.pipeline.datamanager)
             write_json(folder / "evaluation.json", {"seconds": seconds, "device": device, "seed": self.seed, **summary})
             for kind in self.kinds:
                 write_views(run.pipeline, folder, kind=kind, size=256, with_video=self.with_video)

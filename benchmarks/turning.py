@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bags_ns import method_configs
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
-from bags_ns.evaluation import evaluate_model
+from bags_ns.evaluation import evaluate
 from bags_ns.files import write_json
 from bags_ns.pipeline import BagsPipelineConfig
 from bags_ns.runs import open_run
@@ -83,7 +83,7 @@ class Turning:
         dataset = run.pipeline.datamanager
         motion: dict[str, float] = {}
         if way == "known":
-            summary = evaluate_model(run.model, dataset.train_dataset, dataset.eval_dataset)
+            summary = evaluate(run.model, dataset)
         else:
             motion, summary = evaluate_unposed(run.pipeline, TrueClip.of_run(run.pipeline))
         write_json(folder / "evaluation.json", {"motion": motion, **summary})

@@ -92,7 +92,7 @@ def test_a_motion_is_exact_in_any_world_and_wrong_by_what_it_lacks():
 
 def test_a_plain_video_is_made_of_a_clip_with_cameras(pipeline):
     info = pipeline.datamanager.clip
-    assert info.object_centric and not pipeline.datamanager.has_test_views
+    assert info.object_centric and pipeline.datamanager.test_dataset is None
     pose = pipeline.datamanager.train_dataset.cameras.camera_to_worlds
     assert torch.equal(pose, pose[:1].expand_as(pose))
     camera = pipeline.datamanager.train_dataset.cameras[0]

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
@@ -75,9 +76,17 @@ class BagsDataManager(FullImageDatamanager):
         return self.train_dataparser_outputs.metadata["clip"]
 
     @property
-    def has_test_views(self) -> bool:
-        """Whether the evaluation split holds views that are not trained on."""
-        return bool(self.dataparser.prepared_clip().test)
+    def test_dataset(self) -> InputDataset | None:
+        """The evaluation split where it holds views that are not trained on."""
+        return self.eval_dataset if self.dataparser.prepared_clip().test else None
+
+    @cached_property
+    def held_out_dataset(self) -> InputDataset | None:
+        """Frames of the video that training never sees, as nerfstudio's datasets are; None where none is held out."""
+        if not self.dataparser.prepared_clip().held_out:
+            return None
+        outputs = self.dataparser.get_dataparser_outputs("held_out")
+        return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
 
     @property
     def active_frames(self) -> tuple[int, ...]:

@@ -69,6 +69,11 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     seed_radius: float = 0.6
     """Radius of the ball in which they are looked for where cameras see all sides, in animal lengths (of the cameras' units, where these are used
     as they are)."""
+    hold_out_every: int = 0
+    """Keeps one of so many frames (never the first and the last) from training, for `bags evaluate` to see how the motion
+    goes on where no frame was seen; 0 trains on all."""
+    hold_out_block: tuple[float, float] = (0.0, 0.0)
+    """Start and end of a block of frames to keep from training instead, in [0, 1] over the clip."""
     eval_every: int = 8
     """Without test views, every so-manieth train frame is shown as evaluation; they are train frames all the same."""
     cache_dir: Path | None = None
@@ -110,6 +115,8 @@ class AnimalVideoDataParser(DataParser):
         clip = self.prepared_clip()
         if split == "train":
             frames = clip.train
+        elif split == "held_out":
+            frames = clip.held_out
         else:
             frames = clip.test or clip.train[:: max(1, self.config.eval_every)]
         T = clip.info.T_world_input[:3]

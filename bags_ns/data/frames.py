@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -35,9 +35,10 @@ class FrameChoice:
     """Frames a second of the choice (an average where the rate varies)."""
 
     def where(self, kept: Bool[np.ndarray, " T"]) -> FrameChoice:
-        """The frames that are kept."""
+        """The frames that are kept; their average rate is as much lower, so that the clip lasts as long."""
         numbers, times = (tuple(np.array(values)[kept].tolist()) for values in (self.numbers, self.times))
-        return replace(self, numbers=numbers, times=times)
+        fps = self.fps * max(1, len(numbers) - 1) / max(1, len(self.numbers) - 1)
+        return FrameChoice(numbers, times, fps)
 
 
 def choose_frames(

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from bags_ns.data.frames import FrameChoice, read_clip, read_frame, track_slowly
+from bags_ns.data.held_out import HoldOut
 from bags_ns.data.images import DataError, fitted_size, write_rgba
 from bags_ns.data.judgement import judged_silhouettes
 from bags_ns.data.layouts import SourceClip, SourceFrame
@@ -21,7 +22,14 @@ from bags_ns.data.transforms import PosedImage
 
 
 def build_known(
-    clip: SourceClip, choice: FrameChoice, folder: Path, *, max_side: int, canonical_frame: int, made: bool
+    clip: SourceClip,
+    choice: FrameChoice,
+    folder: Path,
+    *,
+    max_side: int,
+    canonical_frame: int,
+    hold_out: HoldOut,
+    made: bool,
 ) -> Built:
     """Prepares a clip whose frames all have cameras, which are taken as they are.
 
@@ -31,6 +39,7 @@ def build_known(
         folder: Where merged images go; frames that are RGBA pictures of pinhole cameras stay where they are.
         max_side: Longest side of an image in pixels, 0 for no limit.
         canonical_frame: Source frame to be canonical; -1 chooses the clearest.
+        hold_out: Which frames are not for training.
         made: Whether a segmenter made the silhouettes: bad frames are left out then.
     """
     sources = [clip.frames[number] for number in choice.numbers]
@@ -60,10 +69,11 @@ def build_known(
             raise DataError(
                 f"{clip.root}: the silhouettes of all {len(sources)} frames are empty; check alpha or masks."
             )
-    info = _info(clip, choice, silhouettes, canonical_frame)
-    if info.root_translations is not None:
-        info, train = recentred(info, train)
-    return Built(info, train, test, in_place)
+    held = hold_out.frames(choice.times)
+    info = _info(clip, choice.where(~held), silhouettes.where(~held), canonical_frame)
+    trained = [frame for frame, hold in zip(train, held, strict=True) if not hold]
+    built = Built(info, trained, test, [frame for frame, hold in zip(train, held, strict=True) if hold], in_place)
+    return built if info.root_translations is None else recentred(built)
 
 
 def _is_ready(frame: SourceFrame, max_side: int) -> bool:

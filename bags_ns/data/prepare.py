@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from bags_ns.data.cache import cached_folder, content_key
 from bags_ns.data.frames import FrameChoice, choose_frames, read_clip, track_slowly
+from bags_ns.data.held_out import HoldOut
 from bags_ns.data.images import DataError, crop_square, fit_max_side, read_rgba, resize_rgba, write_rgba
 from bags_ns.data.judgement import SHEET_NAME, judged_silhouettes
 from bags_ns.data.known_cameras import build_known
 from bags_ns.data.layouts import SourceClip, SourceFrame
-from bags_ns.data.object_centric import ObjectCentricView, object_centric_view
+from bags_ns.data.object_centric import ObjectCentricView, crop_boxes, object_centric_view
 from bags_ns.data.prepared import Built, ClipInfo, PreparedClip, load_prepared, write_prepared, write_seed_points
 from bags_ns.data.seed_points import View, seed_points
 from bags_ns.data.segmentation import SegmenterName, SegmentSettings, lacks_silhouettes, with_silhouettes
 from bags_ns.data.silhouettes import canonical_index
 from bags_ns.data.transforms import PosedImage, SourceCamera, camera_entry
-from bags_ns.data.world_frame import Orientation, moved_camera, moved_pose, world_frame
+from bags_ns.data.world_frame import Orientation, moved_pose, world_frame
 from bags_ns.progress import say
 
 HULL_VIEWS = 24
@@ -57,6 +57,13 @@ class PrepareSettings:
     segmenter: SegmenterName = "auto"
     segmenter_model: str = ""
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    hold_out_every: int = 0
+    hold_out_block: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def hold_out(self) -> HoldOut:
+        """Which frames are not for training."""
+        return HoldOut(self.hold_out_every, self.hold_out_block)
 
     @property
     def segmentation(self) -> SegmentSettings:
@@ -100,32 +107,29 @@ def build_prepared(clip: SourceClip, settings: PrepareSettings, folder: Path, ma
     if len(choice.numbers) < 2:
         raise DataError(f"{clip.video or clip.root} leaves one frame; an animal in motion takes two, better fifty.")
     if clip.has_cameras:
-        sizes = {"max_side": settings.max_side, "canonical_frame": settings.canonical_frame}
-        built = build_known(clip, choice, folder, **sizes, made=made)
+        built = build_known(
+            clip,
+            choice,
+            folder,
+            max_side=settings.max_side,
+            canonical_frame=settings.canonical_frame,
+            hold_out=settings.hold_out,
+            made=made,
+        )
     else:
         built = _build_object_centric(clip, settings, choice, folder, made)
     canonical, others = _views(built.info, built.train)
     if clip.has_cameras and clip.prepared is None:
         poses = np.stack([frame.camera.camera_to_world for frame in (*built.train, *built.test)])
         T = world_frame(canonical, others, poses, settings.orientation)
-        built = _in_world(T, built)
+        built = built.moved(T, replace(built.info, T_world_input=torch.from_numpy(T.astype(np.float32))))
         canonical, *others = (
             replace(view, camera_to_world=moved_pose(T, view.camera_to_world)) for view in (canonical, *others)
         )
-    write_prepared(folder, built.info, built.train, built.test, clip.root if built.in_place else folder, built.in_place)
+    write_prepared(folder, built, clip.root if built.in_place else folder)
     rgb = read_rgba(built.train[built.info.canonical_index].image)[..., :3]
     points = seed_points(canonical, others, rgb, settings.num_seed_points, settings.seed_radius)
     write_seed_points(folder / "seed_points.ply", *points)
-
-
-def _in_world(T: Float[np.ndarray, "4 4"], built: Built) -> Built:
-    """The clip in the world that the similarity T leads to."""
-    train, test = (
-        [replace(frame, camera=moved_camera(T, frame.camera)) for frame in frames]
-        for frames in (built.train, built.test)
-    )
-    info = replace(built.info, T_world_input=torch.from_numpy(T.astype(np.float32)))
-    return replace(built, info=info, train=train, test=test)
 
 
 def _build_object_centric(
@@ -137,28 +141,44 @@ def _build_object_centric(
         raise DataError(
             f"{clip.video or clip.root} has frames of several sizes; a plain video needs one, so resize them."
         )
-    canonical = canonical_index(silhouettes, choice.numbers, settings.canonical_frame)
+    held = settings.hold_out.frames(choice.times)
+    trained, measured = choice.where(~held), silhouettes.where(~held)
+    canonical = canonical_index(measured, trained.numbers, settings.canonical_frame)
     width, height = (int(value) for value in silhouettes.image_sizes[0])
-    view = object_centric_view(silhouettes, canonical, (width, height), settings.fov_deg, settings.elevation_deg)
-    frames = track_slowly(read_clip(clip, choice.numbers), "Cutting out the animal", len(choice.numbers))
-    train = []
+    view = object_centric_view(measured, canonical, (width, height), settings.fov_deg, settings.elevation_deg)
+    # A held-out frame's crop, which is where it is looked at, follows its own silhouette; its place is for motion to say.
+    unknown = np.full((held.sum(), 3), np.nan)
+    held_view = replace(view, crop_boxes=crop_boxes(silhouettes.boxes)[held], root_translations=unknown)
     (folder / "images").mkdir()
-    for index, rgba in enumerate(frames):
-        path = folder / "images" / f"frame_{index:05d}.png"
-        left, top, side = (int(value) for value in view.crop_boxes[index])
-        write_rgba(path, resize_rgba(crop_square(rgba, left, top, side), settings.crop_size, settings.crop_size))
-        train.append(PosedImage(path, None, choice.times[index], _crop_camera(view, index, settings.crop_size)))
+    train = _write_crops(clip, trained, view, settings.crop_size, folder / "images", "frame")
+    held_out = []
+    if held.any():
+        held_out = _write_crops(clip, choice.where(held), held_view, settings.crop_size, folder / "images", "held_out")
     info = ClipInfo(
         canonical_index=canonical,
-        times=torch.tensor(choice.times, dtype=torch.float32),
+        times=torch.tensor(trained.times, dtype=torch.float32),
         object_centric=True,
         root_translations=torch.from_numpy(view.root_translations.astype(np.float32)),
         crop_boxes=torch.from_numpy(view.crop_boxes),
-        source_indices=torch.tensor(choice.numbers),
+        source_indices=torch.tensor(trained.numbers),
         source_size=(width, height),
-        fps=choice.fps,
+        fps=trained.fps,
     )
-    return Built(info, train, [], in_place=False)
+    return Built(info, train, [], held_out, in_place=False)
+
+
+def _write_crops(
+    clip: SourceClip, choice: FrameChoice, view: ObjectCentricView, crop_size: int, folder: Path, name: str
+) -> list[PosedImage]:
+    """Writes each frame's square crop as `name`_00000.png and so on."""
+    frames = track_slowly(read_clip(clip, choice.numbers), "Cutting out the animal", len(choice.numbers))
+    posed = []
+    for index, rgba in enumerate(frames):
+        path = folder / f"{name}_{index:05d}.png"
+        left, top, side = (int(value) for value in view.crop_boxes[index])
+        write_rgba(path, resize_rgba(crop_square(rgba, left, top, side), crop_size, crop_size))
+        posed.append(PosedImage(path, None, choice.times[index], _crop_camera(view, index, crop_size)))
+    return posed
 
 
 def _crop_camera(view: ObjectCentricView, index: int, crop_size: int) -> SourceCamera:

@@ -1,9 +1,9 @@
 """The form that every input ends in: RGBA frames and a camera file that other nerfstudio methods read too.
 
 A prepared folder holds `images/frame_00000.png` ..., `transforms.json` (nerfstudio's convention, intrinsics and time for
-each frame, and a section `bags` of what only this package needs), `seed_points.ply`, and `transforms_test.json` with
-`images_test/` where the input has test views. Where the input is RGBA with cameras already, the images stay where they
-are: file names are then relative to the input's folder.
+each frame, and a section `bags` of what only this package needs), `seed_points.ply`, `transforms_test.json` with
+`images_test/` where the input has test views, and `transforms_held_out.json` where frames are held out. Where the input
+is RGBA with cameras already, the images stay where they are: file names are then relative to the input's folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from bags_ns.data.transforms import PosedImage, camera_entry, load_json, read_transforms
+from bags_ns.data.world_frame import moved_camera
 
 SEED_DTYPE = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 
@@ -61,6 +62,8 @@ class PreparedClip:
     train: tuple[PosedImage, ...]
     test: tuple[PosedImage, ...]
     """Empty where the input has no test views."""
+    held_out: tuple[PosedImage, ...]
+    """Frames of the clip, in the order of time, that nothing else here was made from."""
     seed_xyz: Float[Tensor, "N 3"]
     """Points to start the Gaussians from, in world units, posed as in the canonical frame."""
     seed_rgb: UInt8[Tensor, "N 3"]
@@ -74,14 +77,22 @@ class Built:
     info: ClipInfo
     train: list[PosedImage]
     test: list[PosedImage]
+    held_out: list[PosedImage]
     in_place: bool
     """Whether the images stayed where the input has them."""
 
+    def moved(self, T: Float[np.ndarray, "4 4"], info: ClipInfo) -> Built:
+        """The clip in the world that the similarity T leads to, where `info` is what is known of it."""
+        train, test, held_out = (
+            [replace(frame, camera=moved_camera(T, frame.camera)) for frame in frames]
+            for frames in (self.train, self.test, self.held_out)
+        )
+        return Built(info, train, test, held_out, self.in_place)
 
-def write_prepared(
-    folder: Path, info: ClipInfo, train: Sequence[PosedImage], test: Sequence[PosedImage], root: Path, in_place: bool
-) -> None:
+
+def write_prepared(folder: Path, built: Built, root: Path) -> None:
     """Writes the camera files; image names become relative to `root`."""
+    info = built.info
     bags = {
         "canonical_index": info.canonical_index,
         "object_centric": info.object_centric,
@@ -91,11 +102,12 @@ def write_prepared(
         "source_size": list(info.source_size),
         "fps": info.fps,
         "T_world_input": info.T_world_input.tolist(),
-        "in_place": in_place,
+        "in_place": built.in_place,
     }
-    _write_transforms(folder / "transforms.json", train, root, {"ply_file_path": "seed_points.ply", "bags": bags})
-    if test:
-        _write_transforms(folder / "transforms_test.json", test, root, {})
+    _write_transforms(folder / "transforms.json", built.train, root, {"ply_file_path": "seed_points.ply", "bags": bags})
+    for name, frames in (("test", built.test), ("held_out", built.held_out)):
+        if frames:
+            _write_transforms(folder / f"transforms_{name}.json", frames, root, {})
 
 
 def _listed(tensor: Tensor | None) -> list[Any] | None:
@@ -130,16 +142,14 @@ def clip_info(bags: dict[str, Any], times: Sequence[float]) -> ClipInfo:
     )
 
 
-def recentred(info: ClipInfo, train: Sequence[PosedImage]) -> tuple[ClipInfo, list[PosedImage]]:
+def recentred(built: Built) -> Built:
     """The same scene with the animal at the origin in the canonical frame, where another frame became canonical."""
+    info = built.info
     assert info.root_translations is not None
     offset = info.root_translations[info.canonical_index].clone()
-    moved = []
-    for frame in train:
-        pose = frame.camera.camera_to_world.copy()
-        pose[:3, 3] -= offset.numpy()
-        moved.append(replace(frame, camera=replace(frame.camera, camera_to_world=pose)))
-    return replace(info, root_translations=info.root_translations - offset), moved
+    T = np.eye(4)
+    T[:3, 3] = -offset.numpy()
+    return built.moved(T, replace(info, root_translations=info.root_translations - offset))
 
 
 def load_prepared(folder: Path, source_root: Path) -> PreparedClip:
@@ -152,10 +162,10 @@ def load_prepared(folder: Path, source_root: Path) -> PreparedClip:
     meta = load_json(folder / "transforms.json")
     root = source_root if meta["bags"]["in_place"] else folder
     train = tuple(read_transforms(folder / "transforms.json", meta, root))
-    test_path = folder / "transforms_test.json"
-    test = tuple(read_transforms(test_path, root=root)) if test_path.is_file() else ()
+    more = (folder / f"transforms_{name}.json" for name in ("test", "held_out"))
+    test, held_out = (tuple(read_transforms(path, root=root)) if path.is_file() else () for path in more)
     info = clip_info(meta["bags"], [frame.time or 0.0 for frame in train])
-    return PreparedClip(info, train, test, *read_seed_points(folder / meta["ply_file_path"]))
+    return PreparedClip(info, train, test, held_out, *read_seed_points(folder / meta["ply_file_path"]))
 
 
 def write_seed_points(path: Path, xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"]) -> None:

@@ -11,7 +11,7 @@ from bags_ns.data.cache import default_cache_dir
 from bags_ns.data.images import DataError
 from bags_ns.data.layouts import find_clip
 from bags_ns.data.prepare import PrepareSettings, prepare
-from bags_ns.data.prepared import PreparedClip, write_prepared, write_seed_points
+from bags_ns.data.prepared import Built, PreparedClip, write_prepared, write_seed_points
 from bags_ns.data.transforms import PosedImage
 
 
@@ -40,7 +40,7 @@ def process_video(data: Path, output_dir: Path, settings: PrepareSettings, cache
 def _copy(clip: PreparedClip, folder: Path) -> None:
     train = [_copied(frame, folder / "images", index) for index, frame in enumerate(clip.train)]
     test = [_copied(frame, folder / "images_test", index) for index, frame in enumerate(clip.test)]
-    write_prepared(folder, clip.info, train, test, folder, in_place=False)
+    write_prepared(folder, Built(clip.info, train, test, [], in_place=False), folder)
     write_seed_points(folder / "seed_points.ply", clip.seed_xyz, clip.seed_rgb)
     prepared = clip.train[0].image.parents[1]
     for name in ("silhouettes.png", "frames.json"):
