@@ -71,42 +71,46 @@ class Evaluate:
     """Measures a trained animal on its training frames and, where the data have them, on views it never saw."""
 
     load_config: Path
-    """config.yml of a run, or a folder that holds runs (the newest is taken)."""
+    """config.yml of a run, or a folder that holds runs (all of them are measured, and put into one table)."""
     output: Path | None = None
-    """JSON file for the result; evaluation.json beside the config unless given."""
+    """JSON file for the result; evaluation.json beside the config, or evaluations.json in the folder, unless given."""
+    clip: str = "openai/clip-vit-base-patch32"
+    """CLIP model in Hugging Face's cache, or a local folder. It, LPIPS and KID are left out where weights are not here."""
     unposed: bool = False
     """For a run without cameras on data that have them (animal-video --known-cameras False): compares its motion with
     the cameras, and shows it from the test views."""
 
     def run(self) -> None:
         """Does it."""
+        if self.unposed:
+            return self._compare_motion()
+        from bags_ns.evaluating import evaluate_runs
+        from bags_ns.perceptual import load_perceptual
+        from bags_ns.runs import find_configs
+
+        find_configs(self.load_config)  # says what is wrong before networks are loaded
+        evaluate_runs(self.load_config, self.output, load_perceptual(self.clip))
+
+    def _compare_motion(self) -> None:
         from rich.console import Console
 
-        from bags_ns.demo import summary_table
-        from bags_ns.evaluation import evaluate, num_pictures
+        from bags_ns.evaluating import summary_table
+        from bags_ns.evaluation import num_pictures
         from bags_ns.files import write_json
         from bags_ns.progress import progress_bar
         from bags_ns.runs import open_run
+        from bags_ns.unposed import TrueClip, evaluate_unposed
 
         run = open_run(self.load_config)
-        data = run.pipeline.datamanager
-        if self.unposed:
-            from bags_ns.unposed import TrueClip, evaluate_unposed
-
-            truth = TrueClip.of_run(run.pipeline)
-            with progress_bar("Evaluating", num_pictures(data) + len(truth.test)) as advance:
-                motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
-            write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
-            Console().print(summary_table(summary))
-            Console().print(
-                "turn {turn_deg:.1f} degrees, truly {true_turn_deg:.1f}; largest error of turn {turn_error_deg:.1f}, of "
-                "rotation {rotation_error_deg:.1f}".format(**motion)
-            )
-            return
-        with progress_bar("Evaluating", num_pictures(data)) as advance:
-            summary = evaluate(run.model, data, lambda: advance(None, None))
-        write_json(self.output or run.folder / "evaluation.json", summary)
+        truth = TrueClip.of_run(run.pipeline)
+        with progress_bar("Evaluating", num_pictures(run.pipeline.datamanager) + len(truth.test)) as advance:
+            motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
+        write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
         Console().print(summary_table(summary))
+        Console().print(
+            "turn {turn_deg:.1f} degrees, truly {true_turn_deg:.1f}; largest error of turn {turn_error_deg:.1f}, of "
+            "rotation {rotation_error_deg:.1f}".format(**motion)
+        )
 
 
 @dataclass

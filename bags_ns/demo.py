@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
 
+from bags_ns.evaluating import summary_table
 from bags_ns.evaluation import evaluate, num_pictures
 from bags_ns.files import write_json
 from bags_ns.progress import progress_bar
@@ -57,25 +57,3 @@ def run_demo(output_dir: Path, seed: int, method: Literal["bags", "bags-tiny"], 
     console.print(f"Watch [bold]{turntable}[/bold] (all at a glance: {sheet})")
     console.print(f"Turn it yourself: [bold]ns-viewer --load-config {config}[/bold]")
     return DemoResult(clip, config, turntable, sheet)
-
-
-def summary_table(summary: dict[str, dict[str, float]]) -> Table:
-    """An evaluation as a table: one row a split or bin."""
-    table = Table(title="PSNR in dB, pictures on white")
-    columns = {
-        "frames": "frames",
-        "psnr_silhouette": "PSNR in silhouette",
-        "iou": "IoU",
-        "psnr": "PSNR",
-        "psnr_white": "(all white)",
-        "ssim": "SSIM",
-        "ssim_silhouette": "SSIM in silhouette",
-    }
-    table.add_column("views")
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for name, row in summary.items():
-        cells = [f"{row[key]:.3f}" if key in row else "-" for key in columns]
-        cells[0] = str(int(row["frames"]))
-        table.add_row(name, *cells)
-    return table

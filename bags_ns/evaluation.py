@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from bags_ns.data.datamanager import BagsDataManager
-from bags_ns.metrics import image_metrics
+from bags_ns.metrics import image_metrics, on_white
 from bags_ns.model import BagsModel
+from bags_ns.perceptual import Perceptual, kid
+
+Summary = dict[str, dict[str, float]]
+"""Rows of a result by their names: metrics by theirs."""
 
 ANGLE_BINS_DEG = ((0, 40), (40, 85), (85, 130), (130, 180.001))
 """Angles of a view to the nearest training view's direction."""
@@ -44,20 +49,40 @@ def nearest_is_held_out(
     return gaps[0] < gaps[1]
 
 
+@dataclass(frozen=True)
+class Split:
+    """Metrics of a split."""
+
+    rows: list[dict[str, float]]
+    """Of every frame."""
+    of_all: dict[str, float]
+    """Of the frames together."""
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The split as one row of a result."""
+        return mean_of(self.rows) | self.of_all
+
+
 @torch.no_grad()
 def evaluate_split(
-    model: BagsModel, dataset: Any, advance: Callable[[], None] = lambda: None
-) -> list[dict[str, float]]:
+    model: BagsModel, dataset: Any, advance: Callable[[], None], perceptual: Perceptual | None = None
+) -> Split:
     """Metrics of every frame of a nerfstudio dataset, `advance` called after each."""
-    rows = []
+    rows, features = [], []
     cameras: Cameras = dataset.cameras
     for index in range(len(dataset)):
         camera = cameras[index : index + 1]
         outputs = model.get_outputs_for_camera(camera)
         target = model.ground_truth(dataset.get_data(index, image_type="uint8")["image"])
         rows.append(image_metrics(outputs["rgb"], outputs["accumulation"], target))
+        if perceptual is not None:
+            pair = outputs["rgb"], on_white(target)
+            rows[-1] |= perceptual.of_picture(*pair)
+            features.append(perceptual.features(*pair))
         advance()
-    return rows
+    known = [each for each in features if each is not None]
+    return Split(rows, kid(known) if known else {})
 
 
 def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -95,28 +120,32 @@ def num_pictures(data: BagsDataManager) -> int:
 
 
 def evaluate(
-    model: BagsModel, data: BagsDataManager, advance: Callable[[], None] = lambda: None
-) -> dict[str, dict[str, float]]:
+    model: BagsModel,
+    data: BagsDataManager,
+    advance: Callable[[], None] = lambda: None,
+    perceptual: Perceptual | None = None,
+) -> Summary:
     """The summary of a model over its training frames and, where there are any, held-out frames and test views."""
     model.eval()
     train, tests = data.train_dataset, data.test_dataset
-    summary = evaluate_film(model, data, advance)
+    summary = evaluate_film(model, data, advance, perceptual)
     if tests is None:
         return summary
-    rows = evaluate_split(model, tests, advance)
+    split = evaluate_split(model, tests, advance, perceptual)
     angles = angles_to_training(tests.cameras.camera_to_worlds, train.cameras.camera_to_worlds)
-    summary |= by_angle(rows, angles.tolist())
+    summary |= by_angle(split.rows, angles.tolist())
+    summary["test"] |= split.of_all
     if (held_out := data.held_out_dataset) is not None:
         times = [torch.as_tensor(split.cameras.times).flatten() for split in (tests, train, held_out)]
-        summary |= by_time(rows, nearest_is_held_out(*times).tolist())
+        summary |= by_time(split.rows, nearest_is_held_out(*times).tolist())
     return summary
 
 
 def evaluate_film(
-    model: BagsModel, data: BagsDataManager, advance: Callable[[], None] = lambda: None
-) -> dict[str, dict[str, float]]:
+    model: BagsModel, data: BagsDataManager, advance: Callable[[], None], perceptual: Perceptual | None = None
+) -> Summary:
     """The rows of the film's own frames: trained ones, and held-out ones where there are any."""
-    summary = {"train": mean_of(evaluate_split(model, data.train_dataset, advance))}
+    summary = {"train": evaluate_split(model, data.train_dataset, advance, perceptual).mean}
     if data.held_out_dataset is not None:
-        summary["held-out times"] = mean_of(evaluate_split(model, data.held_out_dataset, advance))
+        summary["held-out times"] = evaluate_split(model, data.held_out_dataset, advance, perceptual).mean
     return summary

@@ -14,6 +14,11 @@ def psnr(image: Float[Tensor, "*pixels 3"], target: Float[Tensor, "*pixels 3"]) 
     return float(-10 * torch.log10((image - target).square().mean().clamp_min(1e-10)))
 
 
+def on_white(target: Float[Tensor, "H W 4"]) -> Float[Tensor, "H W 3"]:
+    """A frame of straight RGBA on white."""
+    return target[..., 3:] * target[..., :3] + 1 - target[..., 3:]
+
+
 def image_metrics(
     rgb: Float[Tensor, "H W 3"], alpha: Float[Tensor, "H W 1"], target: Float[Tensor, "H W 4"]
 ) -> dict[str, float]:
@@ -28,7 +33,7 @@ def image_metrics(
         psnr, ssim (whole image), psnr_silhouette, ssim_silhouette (pixels with true alpha >= .5), iou (of alpha >= .5)
         and psnr_white, what an all-white picture would score. In-silhouette values are absent for an empty silhouette.
     """
-    wanted = target[..., 3:] * target[..., :3] + 1 - target[..., 3:]
+    wanted = on_white(target)
     inside, rendered = target[..., 3] >= 0.5, alpha[..., 0] >= 0.5
     similarity = ssim_map(rgb[None], wanted[None])[0]
     union = (inside | rendered).sum()

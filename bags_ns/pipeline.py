@@ -57,14 +57,14 @@ class BagsPipeline(VanillaPipeline):
     datamanager: BagsDataManager
     model: BagsModel
 
-    def __init__(self, config: BagsPipelineConfig, device: str, **kwargs: Any) -> None:
+    def __init__(self, config: BagsPipelineConfig, device: str | torch.device, **kwargs: Any) -> None:
         # Before any video is read: weights may be missing. A plain object, so that no checkpoint holds it.
         prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
         if config.turn_from_prior and prior is not None and prior.camera.views_per_ring > 1:
             raise PriorError(
                 f"--pipeline.turn-from-prior needs a prior that judges single views; {config.prior.name} does not"
             )
-        super().__init__(config, device, **kwargs)
+        super().__init__(config, device, **kwargs)  # type: ignore[arg-type]  nerfstudio itself gives both
         self.prior = prior
         self._frames: FrameWindow | None = None
         self._sampled = SampledViews(config.prior.views)

@@ -26,18 +26,23 @@ class Run:
         return self.pipeline.model
 
 
-def find_config(path: Path) -> Path:
-    """The config.yml of a run: the file itself, or the newest one below a folder.
+def find_configs(path: Path) -> list[Path]:
+    """The config.yml of each run: the file itself, or all below a folder, oldest first.
 
     Raises:
         FileNotFoundError: there is none.
     """
     if path.is_file():
-        return path
+        return [path]
     configs = sorted(path.glob("**/config.yml"), key=lambda config: config.stat().st_mtime)
     if not configs:
         raise FileNotFoundError(f"{path} holds no trained run (config.yml): give the folder that ns-train wrote")
-    return configs[-1]
+    return configs
+
+
+def find_config(path: Path) -> Path:
+    """The newest of `find_configs`."""
+    return find_configs(path)[-1]
 
 
 def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test") -> Run:

@@ -8,7 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bags_ns"
 
 LAYERS = [
-    {"gaussians", "cameras", "schedule", "progress", "ffmpeg", "files", "rig", "losses", "metrics", "watch"},
+    {
+        "gaussians",
+        "cameras",
+        "schedule",
+        "progress",
+        "ffmpeg",
+        "files",
+        "rig",
+        "losses",
+        "metrics",
+        "perceptual",
+        "watch",
+    },
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
     {"animal"},
     {"model"},
@@ -18,7 +30,7 @@ LAYERS = [
     {"evaluation", "unposed", "visualize", "trainer"},
     {"method_configs"},
     {"runs"},
-    {"demo", "doctor", "animating", "exporting"},
+    {"demo", "doctor", "animating", "exporting", "evaluating"},
     {"animation_verbs"},
     {"cli"},
 ]
@@ -30,10 +42,16 @@ WITHIN_LAYER = {
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
     ("exporting", "animating"),
+    ("demo", "evaluating"),
     ("unposed", "evaluation"),
 }
 
-ONLY_IN = {"gsplat": {"rendering"}, "diffusers": {"priors"}, "transformers": {"priors", "data"}, "viser": {"viewer"}}
+ONLY_IN = {
+    "gsplat": {"rendering"},
+    "diffusers": {"priors"},
+    "transformers": {"priors", "data", "perceptual"},
+    "viser": {"viewer"},
+}
 """Packages that only these rooms may import."""
 
 
