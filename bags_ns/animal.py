@@ -22,9 +22,11 @@ from torch.nn import Parameter
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
+from bags_ns.metrics import straight_rgba
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.bones import Bones
 from bags_ns.rig.deformation import deform
+from bags_ns.rig.field import DeformationField
 from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
@@ -39,6 +41,12 @@ class AnimalModelConfig(SplatfactoModelConfig):
     """Size of the rig, and splatfacto's own fields with values that fit an animal of length 1 and every device."""
 
     _target: type = field(default_factory=lambda: AnimalModel)
+    motion: Literal["bones", "field"] = "bones"
+    """What moves the Gaussians: bones, or a deformation field for each of them (Deformable-3DGS), which cannot be posed."""
+    field_hidden: int = 256
+    """Hidden units of each layer of the deformation field."""
+    field_layers: int = 8
+    """Layers of the deformation field."""
     num_bones: int = 32
     """Number of bones (the paper uses 50)."""
     skinning_hidden: int = 32
@@ -60,7 +68,7 @@ class AnimalModelConfig(SplatfactoModelConfig):
 
 
 @contextlib.contextmanager
-def _without_lpips() -> Iterator[None]:
+def without_lpips() -> Iterator[None]:
     """Keeps splatfacto from building LPIPS, which downloads weights and would land in every checkpoint."""
     import torchmetrics.image.lpip as lpip
 
@@ -83,7 +91,7 @@ class AnimalModel(SplatfactoModel):
         if seed is not None:
             seed = tuple(rows[:: max(1, len(rows) // self.config.num_random)] for rows in seed)
             self.seed_points = (seed[0], seed[1][:0])  # an empty colour tensor skips a branch that needs CUDA
-        with _without_lpips():
+        with without_lpips():
             super().populate_modules()
         del self.lpips  # type: ignore[has-type]
         if seed is not None and len(seed[1]):
@@ -107,6 +115,15 @@ class AnimalModel(SplatfactoModel):
         )
         self.root_motion = RootMotion(times, canonical_time, path)
         self.skeleton = Skeleton(config.num_bones)
+        has_field = config.motion == "field"  # its bones then are never placed and never move
+        self.field = DeformationField(config.field_hidden, config.field_layers) if has_field else None
+
+    def check_bones(self) -> None:
+        """Raises ValueError where nothing can be posed."""
+        if self.field is not None:
+            raise ValueError(
+                "this run's motion is a deformation field: it has no bones (--pipeline.model.motion bones has)"
+            )
 
     def train(self, mode: bool = True) -> AnimalModel:
         """Switches between training and inference; cached skinning weights are dropped."""
@@ -129,13 +146,16 @@ class AnimalModel(SplatfactoModel):
     def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
         """The video's pose at `time` in [0, 1]."""
         times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
-        return self._pose(self.bone_motion(times)[0], times)
-
-    def _pose(self, twists: Float[Tensor, "B 6"], times: Float[Tensor, "1"]) -> Pose:
-        return Pose(bone_transforms(twists, self.bones.centers), self.root_motion(times)[0])
+        transforms = bone_transforms(self.bone_motion(times)[0], self.bones.centers)
+        return Pose(transforms, self.root_motion(times)[0], None if self.field is None else times[0])
 
     def skin_weights(self) -> Float[Tensor, "N B"]:
-        """Skinning weights of the canonical means; kept between renders outside of training."""
+        """Skinning weights of the canonical means; kept between renders outside of training.
+
+        Raises:
+            ValueError: nothing is skinned, since a deformation field moves the Gaussians.
+        """
+        self.check_bones()
         if self.training:
             return self.skinning(self.means, self.bones)
         weights = self._weights
@@ -149,8 +169,19 @@ class AnimalModel(SplatfactoModel):
 
     def posed_gaussians(self, pose: Pose) -> Gaussians:
         """The animal in `pose`, in the world frame."""
-        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
+        if self.field is not None and pose.time is not None:
+            placed = self.moved_by_field(pose.time[None], pose.T_world_object[None])
+            means, covars = (values[0] for values in placed)
+        else:
+            means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
         return Gaussians(means, covars, self.canonical_opacities(), self.colors)
+
+    def moved_by_field(
+        self, times: Float[Tensor, " K"], T_world_object: Float[Tensor, "K 4 4"]
+    ) -> tuple[Float[Tensor, "K N 3"], Float[Tensor, "K N 3 3"]]:
+        """Means and covariances in the world at `times`, where a deformation field is what moves them."""
+        assert self.field is not None
+        return self.field.moved(self.means, self.quats, self.scales, times, T_world_object)
 
     def camera_time(self, camera: Cameras) -> Float[Tensor, ""]:
         """Time of a camera; the canonical time where it has none (ns-render interpolate)."""
@@ -218,6 +249,4 @@ class AnimalModel(SplatfactoModel):
 
     def ground_truth(self, image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"]) -> Float[Tensor, "*K H W 4"]:
         """Frames as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
-        image = image.to(self.device)
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
+        return straight_rgba(image.to(self.device))

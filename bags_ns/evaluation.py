@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from bags_ns.data.datamanager import BagsDataManager
-from bags_ns.metrics import image_metrics, on_white
-from bags_ns.model import BagsModel
+from bags_ns.metrics import image_metrics, on_white, straight_rgba
 from bags_ns.perceptual import Perceptual, kid
 
 Summary = dict[str, dict[str, float]]
@@ -66,7 +66,7 @@ class Split:
 
 @torch.no_grad()
 def evaluate_split(
-    model: BagsModel, dataset: Any, advance: Callable[[], None], perceptual: Perceptual | None = None
+    model: Model, dataset: Any, advance: Callable[[], None], perceptual: Perceptual | None = None
 ) -> Split:
     """Metrics of every frame of a nerfstudio dataset, `advance` called after each."""
     rows, features = [], []
@@ -74,7 +74,7 @@ def evaluate_split(
     for index in range(len(dataset)):
         camera = cameras[index : index + 1]
         outputs = model.get_outputs_for_camera(camera)
-        target = model.ground_truth(dataset.get_data(index, image_type="uint8")["image"])
+        target = straight_rgba(dataset.get_data(index, image_type="uint8")["image"].to(model.device))
         rows.append(image_metrics(outputs["rgb"], outputs["accumulation"], target))
         if perceptual is not None:
             pair = outputs["rgb"], on_white(target)
@@ -120,7 +120,7 @@ def num_pictures(data: BagsDataManager) -> int:
 
 
 def evaluate(
-    model: BagsModel,
+    model: Model,
     data: BagsDataManager,
     advance: Callable[[], None] = lambda: None,
     perceptual: Perceptual | None = None,
@@ -142,7 +142,7 @@ def evaluate(
 
 
 def evaluate_film(
-    model: BagsModel, data: BagsDataManager, advance: Callable[[], None], perceptual: Perceptual | None = None
+    model: Model, data: BagsDataManager, advance: Callable[[], None], perceptual: Perceptual | None = None
 ) -> Summary:
     """The rows of the film's own frames: trained ones, and held-out ones where there are any."""
     summary = {"train": evaluate_split(model, data.train_dataset, advance, perceptual).mean}

@@ -55,8 +55,7 @@ def export_ply(load_config: Path, output_dir: Path, time: float | None, sequence
 def _poses(model: BagsModel, track: Path | None) -> list[Pose]:
     if track is not None:
         return track_poses(model, load_track(track, model.skeleton))
-    motion = video_motion(model)
-    return [motion.pose(index) for index in range(len(motion))]
+    return [model.pose_at(time) for time in model.bone_motion.knots]
 
 
 def _with_motions(load_config: Path, track: Path | None) -> tuple[BagsModel, dict[str, SampledMotion]]:

@@ -57,6 +57,7 @@ def _bags() -> BagsTrainerConfig:
             "bone_motion": _group(2e-3, 0.02, RIG),
             "bone_table": _group(4e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
+            "field": _group(8e-4, 0.02, RIG),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),
         vis="viewer",
@@ -71,6 +72,7 @@ def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
     model = cast(BagsModelConfig, config.pipeline.model)
     model.max_gaussians = 6000
     model.rigidity_samples = 512
+    model.field_hidden, model.field_layers = 64, 4
     return config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from bags_ns.losses import SSIM_WINDOW, ssim_map
@@ -12,6 +12,14 @@ from bags_ns.losses import SSIM_WINDOW, ssim_map
 def psnr(image: Float[Tensor, "*pixels 3"], target: Float[Tensor, "*pixels 3"]) -> float:
     """Peak signal-to-noise ratio in dB of colours in [0, 1]; 100 for equal pictures."""
     return float(-10 * torch.log10((image - target).square().mean().clamp_min(1e-10)))
+
+
+def straight_rgba(
+    image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"],
+) -> Float[Tensor, "*K H W 4"]:
+    """A frame as straight RGBA in [0, 1]; one without alpha is all animal."""
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    return image if image.shape[-1] == 4 else torch.cat([image, torch.ones_like(image[..., :1])], dim=-1)
 
 
 def on_white(target: Float[Tensor, "H W 4"]) -> Float[Tensor, "H W 3"]:

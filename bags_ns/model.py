@@ -140,8 +140,10 @@ class BagsModel(AnimalModel):
         return min(1.0, self.step / max(1, self.run_length))
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Splatfacto's groups and the rig's."""
+        """Splatfacto's groups and those of what moves the Gaussians."""
         groups = super().get_param_groups()
+        if self.field is not None:
+            return groups | {name: list(getattr(self, name).parameters()) for name in ("root_motion", "field")}
         for name in ("bones", "skinning", "root_motion"):
             groups[name] = list(getattr(self, name).parameters())
         groups["bone_table"] = [self.bone_motion.table]
@@ -150,6 +152,8 @@ class BagsModel(AnimalModel):
 
     def place_bones(self) -> None:
         """Puts the bones onto the canonical animal (once, after the warm-up) and forgets their optimizers' momenta."""
+        if self.field is not None:
+            return
         opaque = self.canonical_opacities() > OPAQUE
         points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
         self.bones.place(points.detach())
@@ -209,26 +213,36 @@ class BagsModel(AnimalModel):
         Densification sees the screen gradients of all of them.
         """
         around = frames.times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
-        twists = self.bone_motion(around.flatten()).unflatten(0, (-1, 3))
         root_change = self.root_motion.change(around.flatten()).unflatten(0, (-1, 3))
-        transforms = bone_transforms(twists[:, 1], self.bones.centers)
-        poses = self.root_motion(frames.times)[:, None] @ transforms
-        weights = self.skin_weights()
-        rgb, alpha, backgrounds = self._render_frames(frames, poses, weights)
-        terms = self._image_losses(rgb, alpha, self.ground_truth(frames.images), backgrounds, frames.box)
-        terms |= self._rig_losses(transforms[0], weights)
+        roots = self.root_motion(frames.times)
+        if self.field is not None:
+            means, covars = self.moved_by_field(frames.times, roots)
+            terms = self._frame_losses(frames, means, covars) | self._root_losses(root_change)
+            return self._weighted(terms)
+        twists = self.bone_motion(around.flatten()).unflatten(0, (-1, 3))
+        transforms, weights = bone_transforms(twists[:, 1], self.bones.centers), self.skin_weights()
+        means, covars = deform(self.means, self.covariance_factors(), weights, roots[:, None] @ transforms)
+        terms = self._frame_losses(frames, means, covars)
         if self.bones_placed:
-            terms |= self._motion_losses(twists, root_change)
+            terms |= self._rig_losses(transforms[0], weights)
+            terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
         return self._weighted(terms)
+
+    def _frame_losses(
+        self, frames: FrameBatch, means: Float[Tensor, "K N 3"], covars: Float[Tensor, "K N 3 3"]
+    ) -> dict[str, Tensor]:
+        """Losses of the renders of K frames and of the Gaussians' shape."""
+        rgb, alpha, backgrounds = self._render_frames(frames, means, covars)
+        terms = self._image_losses(rgb, alpha, self.ground_truth(frames.images), backgrounds, frames.box)
+        return terms | {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
 
     def flow_losses(self, pair: FlowPair) -> dict[str, Tensor]:
         """The weighted difference of two frames' optical flow to the rendered motion of the Gaussians between them.
 
         It moves Gaussians only: how much each of them counts in a pixel is held fixed.
         """
-        twists = self.bone_motion(pair.times)
-        poses = self.root_motion(pair.times)[:, None] @ bone_transforms(twists, self.bones.centers)
-        means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), poses)
+        posed = [self.posed_gaussians(self.pose_at(time)) for time in pair.times]
+        means, covars = (torch.stack([getattr(each, name) for each in posed]) for name in ("means", "covars"))
         places = project_points(means, pair.viewmats, pair.Ks)
         motion = torch.nn.functional.pad(places[1] - places[0], (0, 1))  # as colours, the third is not used
         moving = Gaussians(means[0].detach(), covars[0].detach(), self.canonical_opacities().detach(), motion)
@@ -242,10 +256,9 @@ class BagsModel(AnimalModel):
         return {name: getattr(self.config, f"{name}_loss_mult") * value for name, value in terms.items()}
 
     def _render_frames(
-        self, frames: FrameBatch, poses: Float[Tensor, "K B 4 4"], weights: Float[Tensor, "N B"]
+        self, frames: FrameBatch, means: Float[Tensor, "K N 3"], covars: Float[Tensor, "K N 3 3"]
     ) -> tuple[Float[Tensor, "K H W 3"], Float[Tensor, "K H W 1"], Float[Tensor, "K 3"]]:
-        """Each frame's own pose through its own camera, on a background of its own."""
-        means, covars = deform(self.means, self.covariance_factors(), weights, poses)
+        """Each frame's own Gaussians through its own camera, on a background of its own."""
         opacities, colors = self.canonical_opacities(), self.colors
         height, width = frames.images.shape[1:3]
         backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
@@ -292,24 +305,22 @@ class BagsModel(AnimalModel):
     def _rig_losses(
         self, T_object_canonical: Float[Tensor, "B 4 4"], weights: Float[Tensor, "N B"]
     ) -> dict[str, Tensor]:
-        terms = {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
-        if not self.bones_placed:
-            return terms
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
         points = self.means[sample]
         jacobians = deformation_jacobian(points, weights[sample], self.skinning, self.bones, T_object_canonical)
-        terms["rigidity"] = losses.rigidity(jacobians)
-        terms["bone_placement"] = losses.bone_placement(self.bones.centers, points.detach())
-        return terms
-
-    def _motion_losses(
-        self, twists: Float[Tensor, "K 3 B 6"], root_change: Float[Tensor, "K 3 6"]
-    ) -> dict[str, Tensor]:
-        """Losses of the motion before, at and after K times."""
-        terms = {
-            "smoothness": losses.smoothness(twists.transpose(0, 1)) + losses.smoothness(root_change.transpose(0, 1)),
-            "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean(),
+        return {
+            "rigidity": losses.rigidity(jacobians),
+            "bone_placement": losses.bone_placement(self.bones.centers, points.detach()),
         }
+
+    def _bone_motion_losses(self, twists: Float[Tensor, "K 3 B 6"], of_root: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of the bones' motion before, at and after K times, with those of the root."""
+        smoothness = losses.smoothness(twists.transpose(0, 1)) + of_root["smoothness"]
+        return of_root | {"smoothness": smoothness, "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean()}
+
+    def _root_losses(self, root_change: Float[Tensor, "K 3 6"]) -> dict[str, Tensor]:
+        """Losses of the root's motion before, at and after K times."""
+        terms = {"smoothness": losses.smoothness(root_change.transpose(0, 1))}
         if self.cameras_known:
             terms["root"] = root_change[:, 1].square().sum(-1).mean()
         else:

@@ -30,6 +30,7 @@ def clip_duration(model: BagsModel) -> float:
 @torch.no_grad()
 def body_of(model: BagsModel) -> Body:
     """The animal's rig and its opaque points."""
+    model.check_bones()
     opaque = model.canonical_opacities() > OPAQUE
     points = model.means[opaque] if bool(opaque.any()) else model.means
     return Body(model.skeleton, model.bones.centers.detach(), points.detach())
@@ -38,6 +39,7 @@ def body_of(model: BagsModel) -> Body:
 @torch.no_grad()
 def video_motion(model: BagsModel, times: Float[Tensor, " K"] | None = None) -> SampledMotion:
     """The motion of the video at `times` in [0, 1], which are its frames unless given; exact, a transform for each bone."""
+    model.check_bones()
     times = model.bone_motion.knots if times is None else times.to(model.device)
     poses = [model.pose_at(time) for time in times]
     bones = torch.stack([pose.T_object_canonical for pose in poses])
@@ -47,6 +49,7 @@ def video_motion(model: BagsModel, times: Float[Tensor, " K"] | None = None) -> 
 @torch.no_grad()
 def joint_motion(model: BagsModel, motion: SampledMotion) -> tuple[Float[Tensor, "K B 3 3"], Float[Tensor, "K 4 4"]]:
     """A motion of the model's bones as local rotations and root transforms, in least squares (`fit_rotations`)."""
+    model.check_bones()
     bones = model.bones
     factors = quat_to_rotation(bones.quats) * bones.scales[:, None, :]
     covars = factors @ factors.transpose(1, 2)
@@ -79,6 +82,7 @@ def video_track(model: BagsModel) -> PoseTrack:
 @torch.no_grad()
 def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
     """The model's pose at each frame of the track; the video runs once while it lasts."""
+    model.check_bones()
     times = track.frame_times().tolist()
     shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
     return [

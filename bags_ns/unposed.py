@@ -29,7 +29,6 @@ from bags_ns.gaussians import Gaussians
 from bags_ns.metrics import image_metrics
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipeline
-from bags_ns.rig.motion import Pose
 from bags_ns.rig.transforms import rigid_inverse
 
 
@@ -174,8 +173,7 @@ def _test_views(
 
 def animal_in_place(model: BagsModel, time: float) -> Gaussians:
     """The animal in its pose at `time`, without its movement as a whole."""
-    pose = model.pose_at(time)
-    return model.posed_gaussians(Pose(pose.T_object_canonical, torch.eye(4, device=model.device)))
+    return model.posed_gaussians(replace(model.pose_at(time), T_world_object=torch.eye(4, device=model.device)))
 
 
 def true_centre(truth: TrueClip, test_pictures: list[UInt8[np.ndarray, "H W 4"]]) -> Float[Tensor, " 3"]:

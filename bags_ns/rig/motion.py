@@ -28,6 +28,8 @@ class Pose:
     """Bone transforms."""
     T_world_object: Float[Tensor, "4 4"]
     """Root transform."""
+    time: Float[Tensor, ""] | None = None
+    """Moment of the video, where a deformation field moves the Gaussians and no bone does."""
 
     @property
     def T_world_canonical(self) -> Float[Tensor, "B 4 4"]:
