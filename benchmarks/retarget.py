@@ -2,8 +2,9 @@
 
     python benchmarks/retarget.py SOURCE_RUN TARGET_RUN
 
-Paws are the lowest parts of the canonical animals, split by the animal's two ends (which of them is the head is not
-asked) and by left and right. The figure is the correlation over the clip of a paw's fore-and-aft position, in the frame
+Paws are the parts that are lowest on average over the clip, in four groups of Gaussians that move together: where they
+stand at the canonical time, in mid-stride, does not tell a fore from a hind paw. By their mean places two belong to each
+end of the animal (which of them is the head is not asked), one of them left and one right. The figure is the correlation over the clip of a paw's fore-and-aft position, in the frame
 of the animal, between the source as its video moves it and the target as the retargeted track does. A paw that hardly
 moves at the source is named and not counted.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
+from sklearn.cluster import KMeans
 from torch import Tensor
 
 from bags_ns.animal import OPAQUE
@@ -35,25 +38,37 @@ STILL = 0.005
 """Standard deviation of a paw's way, in animal lengths, below which it is not counted."""
 
 
-def paws(model: BagsModel, forward: Float[Tensor, "3"]) -> dict[str, Bool[Tensor, " N"]]:
-    """Which Gaussians belong to each paw of an animal that faces along `forward` (horizontal, of length 1)."""
-    points = model.means
-    opaque = model.canonical_opacities() > OPAQUE
-    low, high = points[opaque, 2].min(), points[opaque, 2].max()
-    foot = opaque & (points[:, 2] < low + PAW_HEIGHT * (high - low))
+def paws(model: BagsModel, motion: SampledMotion, forward: Float[Tensor, "3"]) -> dict[str, Int[Tensor, " members"]]:
+    """The Gaussians of each paw of an animal that faces along `forward` (horizontal, of length 1)."""
+    opaque = (model.canonical_opacities() > OPAQUE).nonzero()[:, 0]
+    paths = positions(model, motion)[:, opaque]
+    heights = paths[..., 2].mean(0)
+    low = heights < heights.min() + PAW_HEIGHT * (heights.max() - heights.min())
+    paths, members = paths[:, low], opaque[low]
+    kmeans: Any = KMeans  # its stubs do not know a number as n_init
+    labels = torch.from_numpy(kmeans(4, n_init=5, random_state=0).fit(paths.transpose(0, 1).flatten(1).numpy()).labels_)
+    means = torch.stack([paths[:, labels == paw].mean((0, 1)) for paw in range(4)])
     sideways = torch.linalg.cross(torch.tensor([0.0, 0.0, 1.0]), forward)
-    offsets = points - 0.5 * (points[foot].amin(0) + points[foot].amax(0))
-    ahead, left = offsets @ forward > 0, offsets @ sideways > 0
-    ends = {"one end,": ahead, "other end,": ~ahead}
-    return {f"{e} {s}": foot & end & side for e, end in ends.items() for s, side in (("left", left), ("right", ~left))}
+    order = (means @ forward).argsort(descending=True)
+    result = {}
+    for end, pair in (("one end,", order[:2]), ("other end,", order[2:])):
+        for side, paw in zip(("left", "right"), pair[(means[pair] @ sideways).argsort(descending=True)], strict=True):
+            result[f"{end} {side}"] = members[labels == paw]
+    return result
 
 
-def ways(model: BagsModel, motion: SampledMotion, forward: Float[Tensor, "3"]) -> dict[str, Float[Tensor, " K"]]:
-    """Fore-and-aft position of each paw over a motion, without the root's; paws without any Gaussian are absent."""
-    members = {name: mask for name, mask in paws(model, forward).items() if bool(mask.any())}
+def positions(model: BagsModel, motion: SampledMotion) -> Float[Tensor, "K N 3"]:
+    """Where the Gaussians are over a motion, without the root's."""
     here = torch.eye(4)
-    frames = [model.posed_gaussians(Pose(bones, here)).means for bones in motion.T_object_canonical]
-    return {name: torch.stack([means[mask].mean(0) @ forward for means in frames]) for name, mask in members.items()}
+    return torch.stack([model.posed_gaussians(Pose(bones, here)).means for bones in motion.T_object_canonical])
+
+
+def ways(
+    model: BagsModel, motion: SampledMotion, members: dict[str, Int[Tensor, " members"]], forward: Float[Tensor, "3"]
+) -> dict[str, Float[Tensor, " K"]]:
+    """Fore-and-aft position of each paw over a motion."""
+    moved = positions(model, motion)
+    return {name: moved[:, paw].mean(1) @ forward for name, paw in members.items()}
 
 
 @dataclass
@@ -77,8 +92,9 @@ class Retarget:
         forward = torch.tensor([float(along[0]), float(along[1]), 0.0])
         turn = match_bones(body, body_of(target)).turn
         motion = retargeted_track(source, target).sample(target.skeleton)
-        theirs = ways(source, video_motion(source), forward)
-        ours = ways(target, motion, turn @ forward)
+        video = video_motion(source)
+        theirs = ways(source, video, paws(source, video, forward), forward)
+        ours = ways(target, motion, paws(target, video_motion(target), turn @ forward), turn @ forward)
         figures: dict[str, float | None] = {}
         for name in theirs.keys() & ours.keys():
             pair = torch.stack([theirs[name], ours[name][: len(theirs[name])]])
