@@ -154,7 +154,9 @@ def inflate(inside: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     it is sqrt(2 R d - d^2) at the distance d from the outline.
     """
     padded = np.pad(inside, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float64)
+    # Its last bit depends on where in memory cv2 finds the picture; squares are whole numbers.
+    distance = np.sqrt(np.rint(distance**2))
     # To the outline, which runs half a pixel before the centre of the nearest outer pixel.
     squared = np.where(inside, np.maximum(distance - 0.5, 0.25) ** 2, -np.inf)
     for _ in range(2):

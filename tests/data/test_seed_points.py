@@ -37,6 +37,14 @@ def test_inflating_a_stripe_gives_a_cylinder():
     assert np.abs(thickness - profile[:, None])[11:29].max() < 1.5
 
 
+def test_inflating_takes_the_exact_union_of_balls_so_that_it_is_the_same_each_time():
+    inside = draw((16, 18), (12, 7), (32, 36))[1] > 0
+    inner, outer = np.argwhere(inside), np.argwhere(~np.pad(inside, 1)) - 1  # what is beyond the picture is outside too
+    reach = np.linalg.norm(inner[:, None] - outer, axis=-1).min(axis=1) - 0.5
+    heights = reach**2 - ((inner[:, None] - inner) ** 2).sum(-1)
+    assert inflate(inside)[inside] == pytest.approx(np.sqrt(heights.max(axis=1)), rel=1e-12)
+
+
 # A hull is filled: a ball of radius .4 has a spread of .4 / sqrt(5) along every axis. An inflated silhouette is covered:
 # evenly over the disc (.4 / 2), and .8 to 1 of the half-thickness away from its plane (.4 sqrt(E[s^2] / 2)).
 FILLED, COVERED = [0.4 / 5**0.5] * 3, [0.4 * (0.5 * 0.8133) ** 0.5, 0.2, 0.2]
