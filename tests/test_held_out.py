@@ -63,6 +63,7 @@ def test_which_frames_are_held_out(options, expected):
         ({"every": 2, "block": (0.2, 0.4)}, "not both"),
         ({"every": 1}, "2 or more"),
         ({"block": (0.6, 0.4)}, "start < end"),
+        ({"block": (0.5, 0.5)}, "start < end"),
         ({"every": 40}, "holds out 0 of 10"),
         ({"block": (0.0, 1.0)}, "holds out 10 of 10"),
     ],

@@ -30,16 +30,17 @@ class HoldOut:
             DataError: options that make no sense, hold out nothing, or leave fewer than two frames to train on.
         """
         start, end = self.block
-        if self.every and self.block != (0.0, 0.0):
+        has_block = self.block != (0.0, 0.0)
+        if self.every and has_block:
             raise DataError("give --hold-out-every or --hold-out-block, not both.")
         if self.every < 0 or self.every == 1:
             raise DataError(f"--hold-out-every takes 2 or more (every second frame or fewer), got {self.every}.")
-        if not 0 <= start <= end <= 1:
+        if has_block and not 0 <= start < end <= 1:
             raise DataError(f"--hold-out-block takes a start and an end with 0 <= start < end <= 1, got {start} {end}.")
         held = np.zeros(len(times), bool)
         if self.every:
             held[self.every // 2 : -1 : self.every] = True
-        elif end > start:
+        elif has_block:
             held = (np.array(times) >= start) & (np.array(times) <= end)
         else:
             return held
