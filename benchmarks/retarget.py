@@ -4,9 +4,9 @@
 
 Paws are the parts that are lowest on average over the clip, in four groups of Gaussians that move together: where they
 stand at the canonical time, in mid-stride, does not tell a fore from a hind paw. By their mean places two belong to each
-end of the animal (which of them is the head is not asked), one of them left and one right. The figure is the correlation over the clip of a paw's fore-and-aft position, in the frame
-of the animal, between the source as its video moves it and the target as the retargeted track does. A paw that hardly
-moves at the source is named and not counted.
+end of the animal (which of them is the head is not asked), one of them left and one right. The figure is the correlation
+over the clip of a paw's fore-and-aft position, in the frame of the animal, between the source as its video moves it and
+the target as the retargeted track does. A paw that hardly moves at the source is named and not counted.
 """
 
 from __future__ import annotations
