@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bags_ns.cameras import orbit_camera
+from bags_ns.priors.evaluate_small import evaluate_task, held_out_task, trivial_scores
 from bags_ns.priors.small import SmallPrior
 from bags_ns.priors.small_config import ViewUNetConfig
 from bags_ns.priors.small_weights import save_network
@@ -99,3 +100,10 @@ def test_foreign_weights_are_refused(tmp_path: Path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no weights of the small prior"):
         SmallPrior(tmp_path / "other.safetensors", device="cpu")
+
+
+def test_the_bundled_weights_know_other_sides_of_animals_that_they_never_saw():
+    network = SmallPrior(device="cpu", dtype=torch.float32).network
+    task = held_out_task(4, 1, network.config.image_size, network.config.grid, torch.device("cpu"))
+    scores, _ = evaluate_task(network, task, num_steps=8)
+    assert scores["sampled_inside"] > trivial_scores(task)["copy_inside"] + 2
