@@ -74,7 +74,7 @@ class Evaluate:
     """config.yml of a run, or a folder that holds runs (all of them are measured, and put into one table)."""
     output: Path | None = None
     """JSON file for the result; evaluation.json beside the config, or evaluations.json in the folder, unless given."""
-    clip: str = "openai/clip-vit-base-patch32"
+    clip_model: str = "openai/clip-vit-base-patch32"
     """CLIP model in Hugging Face's cache, or a local folder. It, LPIPS and KID are left out where weights are not here."""
     unposed: bool = False
     """For a run without cameras on data that have them (animal-video --known-cameras False): compares its motion with
@@ -89,7 +89,7 @@ class Evaluate:
         from bags_ns.runs import find_configs
 
         find_configs(self.load_config)  # says what is wrong before networks are loaded
-        evaluate_runs(self.load_config, self.output, load_perceptual(self.clip))
+        evaluate_runs(self.load_config, self.output, load_perceptual(self.clip_model))
 
     def _compare_motion(self) -> None:
         from rich.console import Console

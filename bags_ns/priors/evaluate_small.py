@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bags_ns.cameras import orbit_camera
+from bags_ns.files import whole_file
 from bags_ns.priors.creature_views import NUM_NOW, CreatureStudio
 from bags_ns.priors.diffusion import (
     NUM_TIMESTEPS,
@@ -143,6 +144,20 @@ def evaluate_held_out(network: ViewUNet, device: torch.device, num_animals: int 
         if count == 1:
             result |= trivial_scores(task)
     return result
+
+
+def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals: int = 8) -> None:
+    """PNG of held-out animals, a row each: the reference, four true views, the same four made up."""
+    from PIL import Image
+
+    config = network.config
+    task = held_out_task(num_animals, 1, config.image_size, config.grid, device)
+    _, sampled = evaluate_task(network, task)
+    rows = torch.cat([task.references, task.targets, sampled], dim=1)
+    pixels = (127.5 * (rows.clamp(-1, 1) + 1)).round().byte().permute(0, 3, 1, 4, 2)
+    flat = pixels.reshape(num_animals * config.image_size, -1, 3).cpu().numpy()
+    with whole_file(path) as unfinished:
+        Image.fromarray(flat).save(unfinished)
 
 
 def _scores(name: str, images: Float[Tensor, "batch views 3 size size"], task: ViewTask) -> dict[str, float]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +25,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from bags_ns.files import whole_file, write_json
+from bags_ns.files import write_json
 from bags_ns.priors.creature_views import NUM_NOW, NUM_VIEWS, CreatureStudio, CreatureViews, random_colors
 from bags_ns.priors.diffusion import add_noise, cosine_alpha_bars, random_timesteps, v_from_x0
-from bags_ns.priors.evaluate_small import HELD_OUT_SEED, evaluate_held_out, evaluate_pairs, evaluate_task, held_out_task
+from bags_ns.priors.evaluate_small import HELD_OUT_SEED, evaluate_held_out, evaluate_pairs, write_sheet
 from bags_ns.priors.rays import view_rays
 from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewCount
 from bags_ns.priors.small_weights import load_network, save_network
@@ -339,17 +338,3 @@ class SmallPriorTrainer:
                 return due
 
             yield show
-
-
-def write_sheet(path: Path, network: ViewUNet, device: torch.device, num_animals: int = 8) -> None:
-    """PNG of held-out animals, a row each: the reference, four true views, the same four made up."""
-    from PIL import Image
-
-    config = network.config
-    task = held_out_task(num_animals, 1, config.image_size, config.grid, device)
-    _, sampled = evaluate_task(network, task)
-    rows = torch.cat([task.references, task.targets, sampled], dim=1)
-    pixels = (127.5 * (rows.clamp(-1, 1) + 1)).round().byte().permute(0, 3, 1, 4, 2)
-    flat = pixels.reshape(num_animals * config.image_size, -1, 3).cpu().numpy()
-    with whole_file(path) as unfinished:
-        Image.fromarray(flat).save(unfinished)
