@@ -3,7 +3,8 @@
 Where the cameras see the animal from all round, points fill the part of a ball that the canonical silhouette and nearly
 all others allow. Where they do not (a fixed camera, or one that walks along one side), silhouettes say little about
 depth; the canonical one is inflated: its half-thickness at each pixel is that of the union of the balls that fit in the
-silhouette, so that a disc becomes a ball, a stripe a cylinder, and a body as thick as it is high.
+silhouette, so that a disc becomes a ball, a stripe a cylinder, and a body as thick as it is high. Views from an arc say how
+far its plane leans towards the camera.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ MIN_AGREEMENT = 0.5
 """Views that agree less than this anywhere do not show one animal near the place that was searched."""
 HULL_CELLS = 96
 """Cells of the hull's grid across the ball."""
+LEANS = np.linspace(-1.0, 1.0, 21)
+"""Slopes of the inflated silhouette's plane that are tried: change of depth over change across."""
+LEAN_SIDE, LEAN_POINTS = 48, 5_000
+"""Resolution in pixels, and number of points, at which they are compared with the other silhouettes."""
 INFLATION_SIDE = 256
 """Resolution in pixels, of the longer side, at which a silhouette is inflated."""
 
@@ -97,6 +102,8 @@ def seed_points(
     centre = scene_centre(canonical, views, spread)
     if spread < HULL_SPREAD:
         points = sample_inflated(canonical, centre, num_points, generator)
+        if spread >= ALIKE_SPREAD:
+            points = best_leaning(points, canonical, views[1:])
     else:
         points = sample_hull(canonical, views[1:], centre, radius, num_points, generator)
     pixels, _ = canonical.project(points)
@@ -190,6 +197,44 @@ def sample_inflated(
     # On the surface, front and back: what lies inside is never seen.
     side = generator.choice([-1.0, 1.0], num_points) * generator.uniform(0.8, 1.0, num_points)
     return view.unproject(pixels, middle + side * half)
+
+
+def best_leaning(points: Float[np.ndarray, "N 3"], canonical: View, others: Sequence[View]) -> Float[np.ndarray, "N 3"]:
+    """The points leaned in depth as the other silhouettes have it; each stays on its ray from the canonical camera."""
+    few = points[:: max(1, len(points) // LEAN_POINTS)]
+    pictures = [_small_silhouette(view) for view in others]
+
+    def agreement(slope: float) -> float:
+        leaned = _lean(few, canonical, slope)
+        return float(np.mean([_overlap(leaned, *pair) for pair in zip(others, pictures, strict=True)]))
+
+    return _lean(points, canonical, max(LEANS, key=agreement))
+
+
+def _lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np.ndarray, "N 3"]:
+    """Points moved along their rays, so that depth changes by `slope` times the way across."""
+    position, right = view.camera_to_world[:3, 3], view.camera_to_world[:3, 0]
+    across, (_, depth) = points @ right, view.project(points)
+    return position + (points - position) * (1 + slope * (across - across.mean()) / depth)[:, None]
+
+
+def _small_silhouette(view: View) -> Bool[np.ndarray, "h w"]:
+    """A silhouette whose longer side has `LEAN_SIDE` pixels."""
+    height, width = view.alpha.shape
+    scale = LEAN_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(view.alpha, size, interpolation=cv2.INTER_AREA) >= FOREGROUND
+
+
+def _overlap(points: Float[np.ndarray, "N 3"], view: View, silhouette: Bool[np.ndarray, "h w"]) -> float:
+    """IoU of a view's silhouette with the pixels that points fall onto."""
+    (small_height, small_width), (height, width) = silhouette.shape, view.alpha.shape
+    pixels, depth = view.project(points)
+    cells = np.floor(np.clip(pixels * [small_width / width, small_height / height], -1, 1e6)).astype(np.int64)
+    cells = cells[(depth > 0) & (cells >= 0).all(axis=1) & (cells < [small_width, small_height]).all(axis=1)]
+    covered = np.zeros_like(silhouette)
+    covered[cells[:, 1], cells[:, 0]] = True
+    return float((covered & silhouette).sum() / max(1, (covered | silhouette).sum()))
 
 
 def sample_hull(

@@ -93,3 +93,27 @@ def test_views_that_contradict_each_other_are_refused():
     elsewhere = [ball_view(angle, 0.05, centre=(9.0, 9.0, 9.0)) for angle in (120, 240)]
     with pytest.raises(DataError, match="--seed-radius"):
         seed_points(canonical, elsewhere, COLOURS, 100, radius=0.001)
+
+
+def long_body_view(azimuth_deg: float) -> View:
+    """An ellipsoid along the world's y axis."""
+    shell = np.random.default_rng(0).normal(size=(20_000, 3))
+    shell *= np.array([0.1, 0.5, 0.1]) / np.linalg.norm(shell, axis=1, keepdims=True)
+    view = View(np.zeros((80, 80), np.uint8), INTRINSICS, np.array(orbit(azimuth_deg)))
+    columns, rows = np.floor(view.project(shell)[0]).astype(int).T
+    view.alpha[rows, columns] = 255
+    return view
+
+
+@pytest.mark.parametrize("canonical, others", [(30.0, (0.0, 15.0, 45.0)), (-30.0, (-45.0, -15.0, 0.0))])
+def test_an_arc_of_views_says_how_the_inflated_body_leans(canonical: float, others: tuple[float, ...]):
+    view = long_body_view(canonical)
+
+    def off_axis_deg(views: list[View]) -> float:
+        xyz = seed_points(view, views, COLOURS, 3000, radius=0.6)[0].numpy()
+        longest = np.linalg.svd(xyz - xyz.mean(axis=0))[2][0]
+        return float(np.degrees(np.arccos(abs(longest[1]))))
+
+    flat = off_axis_deg([])
+    assert flat > 20
+    assert off_axis_deg([long_body_view(azimuth) for azimuth in others]) < flat / 3
