@@ -113,7 +113,7 @@ class BagsPipeline(VanillaPipeline):
     def _make_reference(self, frame: int) -> Reference:
         assert self.prior is not None
         camera, image = self.datamanager.train_image(frame)
-        K = camera.get_intrinsics_matrices()[0]
+        K = camera.get_intrinsics_matrices()[0].to(self.device)  # nerfstudio makes them on the CPU
         return recut(self.model.ground_truth(image), camera.camera_to_worlds[0], K, self.prior.image_size)
 
     def _conditioning(self, frame: int, reference: Reference, target: Float[Tensor, " 3"]) -> Any:
@@ -137,7 +137,7 @@ class BagsPipeline(VanillaPipeline):
         frames = keyframe_indices(len(data.clip.times))
         cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
         poses = torch.cat([camera.camera_to_worlds for camera in cameras])
-        Ks = torch.cat([camera.get_intrinsics_matrices() for camera in cameras])
+        Ks = torch.cat([camera.get_intrinsics_matrices() for camera in cameras]).to(self.device)
         rgba = [self.model.ground_truth(image) for image in images]
         pictures = key_pictures(rgba, poses, Ks, root.path[frames], prior.image_size)
         assumed = math.asin(float(poses[0, 2, 2]))
