@@ -51,6 +51,11 @@ def smoothness(triples: Float[Tensor, "3 *rest"]) -> Float[Tensor, ""]:
     return (triples[0] - 2 * triples[1] + triples[2]).square().mean()
 
 
+def saturating(squares: Float[Tensor, " *any"], scale: float) -> Float[Tensor, ""]:
+    """Mean of x^2 / (1 + x^2 / scale^2) (Geman and McClure 1987): small x cost their square, large ones hardly more."""
+    return (squares / (1 + squares / scale**2)).mean()
+
+
 def aspect(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Float[Tensor, ""]:
     """Mean excess over `max_ratio` of the longest to the middle axis (PhysGaussian, arXiv 2311.12198): discs are free, needles are not."""
     longest = log_scales.amax(dim=1)

@@ -50,8 +50,10 @@ class BagsModelConfig(AnimalModelConfig):
     """Weight of the chamfer distance between bones and Gaussians, which keeps bones inside the animal."""
     smoothness_loss_mult: float = 1.0
     """Weight of the bones' and the root's squared acceleration from frame to frame."""
-    root_loss_mult: float = 1.0
-    """Weight of the root's squared rotation (radians) and translation where cameras are known: else the animal turns with the camera and stays flat."""
+    root_loss_mult: float = 30.0
+    """Weight of the root's squared rotation (radians) and translation where cameras are known: else it sways and its shape stays flat."""
+    root_loss_scale: float = 0.1
+    """Root motion beyond this costs hardly more: the animal really walks or turns."""
     root_smoothness_loss_mult: float = 30.0
     """Weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
     least_motion_loss_mult: float = 0.3
@@ -322,7 +324,8 @@ class BagsModel(AnimalModel):
         """Losses of the root's motion before, at and after K times."""
         terms = {"smoothness": losses.smoothness(root_change.transpose(0, 1))}
         if self.cameras_known:
-            terms["root"] = root_change[:, 1].square().sum(-1).mean()
+            squares = root_change[:, 1].unflatten(-1, (2, 3)).square().sum(-1)
+            terms["root"] = losses.saturating(squares, self.config.root_loss_scale)
         else:
             terms["root_smoothness"] = losses.smoothness(root_change.transpose(0, 1))
         return terms

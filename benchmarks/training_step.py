@@ -70,6 +70,7 @@ class TrainingStep:
         config.data = config.pipeline.datamanager.data = clip
         config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", 1000
         config.pipeline.frames_per_step = self.frames_per_step  # type: ignore[attr-defined]
+        config.pipeline.prior.name = "none"  # type: ignore[attr-defined]
         config.pipeline.model.num_random = self.num_gaussians  # type: ignore[attr-defined]
         config.pipeline.model.densify_end = 0.0  # type: ignore[attr-defined]
         config.set_timestamp()

@@ -21,7 +21,7 @@ LOADING_ERRORS = (ImportError, OSError, ValueError, RuntimeError, SafetensorErro
 class PriorConfig:
     """The diffusion prior that fills in the sides that the video does not show."""
 
-    name: Literal["none", "small", "zero123", "imagedream"] = "none"
+    name: Literal["none", "small", "zero123", "imagedream"] = "small"
     """none: no prior; small: the one that ships with the package; zero123, imagedream: pretrained on many objects, 1.2 and 2 billion weights."""
     source: str = ""
     """Weights: a file of `bags train-prior` (small); a local folder or a Hugging Face id (zero123, imagedream); the bundled or published ones unless given."""
@@ -33,11 +33,11 @@ class PriorConfig:
     """What the animal is, such as "a brown dog" (imagedream)."""
     negative_prompt: str = "blurry, low quality, cropped, unnatural colors"
     """What pictures of it should not be (imagedream)."""
-    loss_mult: float = 1.0
+    loss_mult: float = 100.0
     """Weight of the prior's loss against the losses of the model; 0 leaves the prior out."""
     num_views: int = 4
     """Novel views that a step shows it; a multiple of 4 for imagedream."""
-    every: int = 1
+    every: int = 3
     """It is asked at every so-manieth step."""
     start: float = 0.0
     """Fraction of the run at which it begins."""

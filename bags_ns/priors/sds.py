@@ -27,7 +27,7 @@ from bags_ns.priors.base import DiffusionPrior, NoisePredictor
 class SDSConfig:
     """How a prior's opinion is turned into a loss."""
 
-    variant: Literal["sds", "x0", "views"] = "sds"
+    variant: Literal["sds", "x0", "views"] = "x0"
     """sds: the score's own gradient; x0: distance to the one-step reconstruction, smoother and lower in contrast; views: distance to views sampled now and then."""
     t_start: float = 0.96
     """Noise level at the start of the prior's work, as a fraction of its diffusion steps."""
