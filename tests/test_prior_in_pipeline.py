@@ -53,7 +53,7 @@ def small_run(tmp_path):
     config.data = config.pipeline.datamanager.data = tmp_path / "clip"
     config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.prior.num_views = 2
+    config.pipeline.prior.num_views, config.pipeline.prior.every = 2, 1
     config.set_timestamp()
     return config
 
@@ -80,6 +80,18 @@ def test_the_prior_moves_gaussians_and_feeds_densification_but_is_not_kept(train
     assert model.infos[-1]["means2d"].grad.abs().max() > 0 and model.infos[-1]["n_cameras"] == 2
     assert not [name for name in pipeline.state_dict() if "prior" in name]
     assert len(list(pipeline.parameters())) == len(list(model.parameters()))
+
+
+@pytest.mark.gpu
+def test_the_bundled_prior_trains_on_the_gpu(tmp_path):
+    config = small_run(tmp_path)
+    config.machine.device_type = "cuda"
+    trainer = BagsTrainer(config)
+    trainer.setup()
+    trainer.pipeline.train()
+    trainer.model.step_cb(trainer.optimizers, 30)
+    trainer.pipeline.get_train_loss_dict(30)[1]["prior"].backward()
+    assert trainer.model.gauss_params["means"].grad.is_cuda
 
 
 def test_densification_counts_the_priors_views(trainer):

@@ -28,12 +28,12 @@ class PriorConfig:
     device: str = ""
     """Device that the prior sits on, such as cuda:1; the fastest one there is unless given."""
     guidance: float | None = None
-    """Strength of classifier-free guidance; the prior's own unless given (small: 2, zero123 and imagedream: 5)."""
+    """Strength of classifier-free guidance; the prior's own unless given (small: 1, zero123 and imagedream: 5)."""
     prompt: str = ""
     """What the animal is, such as "a brown dog" (imagedream)."""
     negative_prompt: str = "blurry, low quality, cropped, unnatural colors"
     """What pictures of it should not be (imagedream)."""
-    loss_mult: float = 100.0
+    loss_mult: float = 30.0
     """Weight of the prior's loss against the losses of the model; 0 leaves the prior out."""
     num_views: int = 4
     """Novel views that a step shows it; a multiple of 4 for imagedream."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bags_ns.losses import bone_placement, rigidity, smoothness, ssim
+from bags_ns.losses import bone_placement, rigidity, saturating, smoothness, ssim
 from bags_ns.rig.bones import Bones, squared_mahalanobis
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform, deformation_jacobian
 from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolate_rows
@@ -94,6 +94,14 @@ def test_nearest_rotation_is_that_of_the_svd_even_with_negative_determinant(dtyp
     assert torch.det(matrices[well]).min() < -0.1
     assert ((found - expected).abs().amax((1, 2)) * gap)[well].max() < tolerance * 5
     assert torch.isfinite(nearest_rotation(torch.zeros(1, 3, 3))).all()
+
+
+def test_saturating_costs_the_square_of_little_and_no_more_than_the_scale_of_much():
+    squares = torch.tensor([1e-6, 1e6], dtype=DOUBLE, requires_grad=True)
+    little, much = (saturating(value, 0.1) for value in squares)
+    assert torch.allclose(little, squares[0], rtol=2e-4) and torch.allclose(much, torch.tensor(0.01, dtype=DOUBLE))
+    pull = torch.autograd.grad(little + much, squares)[0]
+    assert pull[0] > 0.99 and pull[1] < 1e-12, "real travel is free"
 
 
 def test_rigidity_equals_the_singular_value_form_and_has_its_gradient():
