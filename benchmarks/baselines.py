@@ -2,8 +2,8 @@
 
     python benchmarks/baselines.py DATA [DATA ...] --hold-out-every 8 --output-dir baselines
 
-bags: bones and rigidity, without a prior. no-rigidity: its weight is 0. field: a deformation field for each Gaussian
-instead of bones, after Deformable-3DGS. static: nerfstudio's splatfacto, which knows no time (CUDA only).
+bags: the method as it is. no-prior, no-rigidity: without one or the other. field: a deformation field for each Gaussian
+instead of bones and no prior, after Deformable-3DGS. static: nerfstudio's splatfacto, which knows no time (CUDA only).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bags_ns.perceptual import load_perceptual
 from bags_ns.progress import say
 from bags_ns.runs import train
 
-Variant = Literal["bags", "no-rigidity", "field", "static"]
+Variant = Literal["bags", "no-prior", "no-rigidity", "field", "static"]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Baselines:
 
     data: tyro.conf.Positional[list[Path]]
     """Clips."""
-    variants: tuple[Variant, ...] = ("bags", "no-rigidity", "field", "static")
+    variants: tuple[Variant, ...] = ("bags", "no-prior", "no-rigidity", "field", "static")
     """What to train."""
     method: Literal["bags", "bags-tiny"] = "bags"
     """Method, with its default settings."""
@@ -79,6 +79,8 @@ class Baselines:
         def adjust(config: TrainerConfig) -> None:
             pipeline: Any = config.pipeline
             pipeline.datamanager.dataparser.hold_out_every = self.hold_out_every
+            if variant in ("no-prior", "field"):
+                pipeline.prior.name = "none"
             if variant == "no-rigidity":
                 pipeline.model.rigidity_loss_mult = 0.0
             if variant == "field":
