@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,7 +91,8 @@ class BagsPipeline(VanillaPipeline):
         by_views = config.sds.variant == "views"
         known = self._sampled.choose(progress) if by_views else None
         posed = self.model.posed_frames  # the step's own frames are posed already
-        frame = known.frame if known else random.choice([*posed] or self.datamanager.active_frames)
+        candidates = [known.frame] if known else [*posed] or self.datamanager.active_frames
+        frame = candidates[int(torch.randint(len(candidates), ()))]
         if frame not in self._references:
             _keep(self._references, frame, self._make_reference(frame))
         reference = self._references[frame]

@@ -6,7 +6,6 @@ noise at the start of a run, touching up at its end. It costs more than a step o
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,7 @@ class ViewSet:
 
 
 class SampledViews:
-    """The sets in use: at most `num_sets`, none older than `refresh` of the run. Draws from the global generators."""
+    """The sets in use: at most `num_sets`, none older than `refresh` of the run. Draws from torch's global generators."""
 
     def __init__(self, config: SampledViewsConfig) -> None:
         self.config = config
@@ -59,7 +58,9 @@ class SampledViews:
         period = int(progress / self.config.refresh)
         if period != self._period:
             self._period, self.sets = period, []
-        return random.choice(self.sets) if len(self.sets) >= self.config.num_sets else None
+        if len(self.sets) < self.config.num_sets:
+            return None
+        return self.sets[int(torch.randint(len(self.sets), ()))]
 
     @torch.no_grad()
     def add(
