@@ -22,7 +22,7 @@ from torch.nn import Parameter
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
-from bags_ns.metrics import straight_rgba
+from bags_ns.metrics import image_metrics, psnr, straight_rgba
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.bones import Bones
 from bags_ns.rig.deformation import deform
@@ -250,3 +250,20 @@ class AnimalModel(SplatfactoModel):
     def ground_truth(self, image: UInt8[Tensor, "*K H W C"] | Float[Tensor, "*K H W C"]) -> Float[Tensor, "*K H W 4"]:
         """Frames as straight RGBA in [0, 1] on the model's device; a frame without alpha is all animal."""
         return straight_rgba(image.to(self.device))
+
+    # --- nerfstudio's evaluation -------------------------------------------------------------------------------------
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Numbers for the log of nerfstudio's evaluation."""
+        target = self.composite_with_background(self.ground_truth(batch["image"]), outputs["background"])
+        return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
+
+    @torch.no_grad()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Whole and in-silhouette metrics on white, and the frame beside its render."""
+        target = self.ground_truth(batch["image"])
+        metrics = image_metrics(outputs["rgb"], outputs["accumulation"], target)
+        wanted = self.composite_with_background(target, outputs["background"])
+        return metrics, {"img": torch.cat([wanted, outputs["rgb"]], dim=1)}

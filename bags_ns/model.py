@@ -16,7 +16,6 @@ from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_c
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
-from bags_ns.metrics import image_metrics, psnr
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.deformation import deform, deformation_jacobian
 from bags_ns.rig.motion import bone_transforms
@@ -332,11 +331,6 @@ class BagsModel(AnimalModel):
 
     # --- nerfstudio's evaluation -------------------------------------------------------------------------------------
 
-    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Numbers for the log of nerfstudio's evaluation."""
-        target = self.composite_with_background(self.ground_truth(batch["image"]), outputs["background"])
-        return {"psnr": psnr(outputs["rgb"], target), "gaussian_count": self.num_points}
-
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
@@ -346,13 +340,3 @@ class BagsModel(AnimalModel):
         box = (slice(None), slice(None))
         terms = self._image_losses(outputs["rgb"][None], outputs["accumulation"][None], target, background, box)
         return self._weighted(terms)
-
-    @torch.no_grad()
-    def get_image_metrics_and_images(
-        self, outputs: dict[str, Any], batch: dict[str, Any]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Whole and in-silhouette metrics on white, and the frame beside its render."""
-        target = self.ground_truth(batch["image"])
-        metrics = image_metrics(outputs["rgb"], outputs["accumulation"], target)
-        wanted = self.composite_with_background(target, outputs["background"])
-        return metrics, {"img": torch.cat([wanted, outputs["rgb"]], dim=1)}
