@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bags_ns.animation_verbs import Animate, Export
+from bags_ns.commands.animation_verbs import Animate, Export
 from bags_ns.priors.small_config import TrainSmallPriorConfig
 
 
@@ -32,7 +32,7 @@ class Demo:
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.demo import run_demo
+        from bags_ns.commands.demo import run_demo
 
         run_demo(self.output_dir, self.seed, self.method, self.num_steps)
 
@@ -84,7 +84,7 @@ class Evaluate:
         """Does it."""
         if self.unposed:
             return self._compare_motion()
-        from bags_ns.evaluating import evaluate_runs
+        from bags_ns.commands.evaluate import evaluate_runs
         from bags_ns.perceptual import load_perceptual
         from bags_ns.runs import find_configs
 
@@ -94,7 +94,7 @@ class Evaluate:
     def _compare_motion(self) -> None:
         from rich.console import Console
 
-        from bags_ns.evaluating import summary_table
+        from bags_ns.commands.evaluate import summary_table
         from bags_ns.evaluation import num_pictures
         from bags_ns.files import write_json
         from bags_ns.progress import progress_bar
@@ -182,7 +182,7 @@ class Doctor:
         """Does it."""
         from rich.console import Console
 
-        from bags_ns.doctor import examine, report
+        from bags_ns.commands.doctor import examine, report
 
         Console().print(report(examine()))
 

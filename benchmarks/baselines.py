@@ -20,9 +20,9 @@ from nerfstudio.engine.trainer import TrainerConfig
 from rich.console import Console
 
 from bags_ns.animal import without_lpips
+from bags_ns.commands.evaluate import evaluate_run, runs_table
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
-from bags_ns.evaluating import evaluate_run, runs_table
 from bags_ns.evaluation import Summary, evaluate
 from bags_ns.files import write_json
 from bags_ns.perceptual import load_perceptual

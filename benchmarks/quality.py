@@ -14,7 +14,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from bags_ns.evaluating import summary_table
+from bags_ns.commands.evaluate import summary_table
 from bags_ns.evaluation import evaluate
 from bags_ns.files import write_json
 from bags_ns.runs import open_run, train

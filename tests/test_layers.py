@@ -30,8 +30,7 @@ LAYERS = [
     {"evaluation", "unposed", "visualize", "trainer"},
     {"method_configs"},
     {"runs"},
-    {"demo", "doctor", "animating", "exporting", "evaluating"},
-    {"animation_verbs"},
+    {"commands"},
     {"cli"},
 ]
 """Lowest first. A module may import from its own room and from lower layers; listed pairs are allowed within one layer."""
@@ -41,8 +40,6 @@ WITHIN_LAYER = {
     ("metrics", "losses"),
     ("rig", "gaussians"),
     ("dataparser_configs", "data"),
-    ("exporting", "animating"),
-    ("demo", "evaluating"),
     ("unposed", "evaluation"),
 }
 

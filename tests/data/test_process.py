@@ -6,11 +6,11 @@ import pytest
 import torch
 from drawn_clips import walk, write_folder
 
+from bags_ns.commands.doctor import examine, report
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.data.images import DataError
 from bags_ns.data.prepare import PrepareSettings
 from bags_ns.data.process import process_video
-from bags_ns.doctor import examine, report
 
 SETTINGS = PrepareSettings(crop_size=64, num_seed_points=200)
 

@@ -1,6 +1,5 @@
 """Sampled views: kept within bounds, made anew in time, repeatable, and what a perfect prior says."""
 
-
 import pytest
 import torch
 

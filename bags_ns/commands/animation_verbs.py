@@ -34,8 +34,8 @@ class Animate:
 
         if (self.track is None) == (self.motion_from is None):
             raise ValueError("give either --track FILE or --motion-from RUN")
-        from bags_ns.animating import side_azimuth, write_animation
         from bags_ns.animation.pose_track import load_track
+        from bags_ns.commands.animate import side_azimuth, write_animation
         from bags_ns.rigged import body_of, retargeted_track
         from bags_ns.runs import open_run
 
@@ -72,7 +72,7 @@ class ExportPly:
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.exporting import export_ply
+        from bags_ns.commands.export import export_ply
 
         print(export_ply(self.load_config, self.output_dir, self.time, self.sequence, self.track))
 
@@ -94,7 +94,7 @@ class ExportGltf:
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.exporting import export_gltf
+        from bags_ns.commands.export import export_gltf
 
         print(export_gltf(self.load_config, self.output, self.splats, self.track, self.influences))
 
@@ -112,7 +112,7 @@ class ExportSpz:
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.exporting import export_spz
+        from bags_ns.commands.export import export_spz
 
         print(export_spz(self.load_config, self.output, self.time))
 
@@ -132,7 +132,7 @@ class ExportWeb:
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.exporting import export_web
+        from bags_ns.commands.export import export_web
 
         page = export_web(self.load_config, self.output_dir, self.track, self.packages)
         print(f"{page}\nTry it: python -m http.server --directory {page.parent}")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from bags_ns.evaluating import summary_table
+from bags_ns.commands.evaluate import summary_table
 from bags_ns.evaluation import evaluate, num_pictures
 from bags_ns.files import write_json
 from bags_ns.progress import progress_bar

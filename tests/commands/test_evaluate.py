@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from tiny_runs import run, trainer_on
 
-from bags_ns.evaluating import evaluate_runs, runs_table
+from bags_ns.commands.evaluate import evaluate_runs, runs_table
 from bags_ns.perceptual import Perceptual
 
 pytestmark = pytest.mark.usefixtures("one_thread")
