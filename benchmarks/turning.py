@@ -1,6 +1,6 @@
 """Motion of the whole animal without known cameras: trains each clip with its cameras and without, and compares.
 
-python benchmarks/turning.py DATA/fox_arc DATA/husky_arc --prior-source small.safetensors --output-dir results
+python benchmarks/turning.py DATA/fox_arc DATA/husky_arc --output-dir results
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Turning:
     """Side of the crops without cameras, in pixels; the data parser's own unless given."""
     prior_source: str = ""
     """Weights of the small prior; the bundled ones unless given."""
-    turn_only: bool = True
-    """The prior finds the turn and has no say in training: both runs then differ in their cameras alone."""
+    turn_only: bool = False
+    """The prior finds the turn and has no say in training."""
     ways: tuple[Literal["known", "unposed", "untold"], ...] = ("known", "unposed", "untold")
     """known: with cameras; unposed: without, the turn from the prior; untold: without either."""
     seed: int = 42
@@ -74,9 +74,9 @@ class Turning:
         config.max_num_iterations = self.num_steps or config.max_num_iterations
         parser = cast(AnimalVideoDataParserConfig, pipeline.datamanager.dataparser)
         parser.known_cameras, parser.crop_size = way == "known", self.crop_size
-        if way != "untold":
-            pipeline.prior.name, pipeline.prior.source = "small", self.prior_source
-            pipeline.prior.every = config.max_num_iterations if self.turn_only else 1
+        pipeline.prior.source, pipeline.turn_from_prior = self.prior_source, way == "unposed"
+        if self.turn_only:
+            pipeline.prior.every = config.max_num_iterations
         config.set_timestamp()
         train(config)
         run = open_run(config.get_base_dir() / "config.yml")

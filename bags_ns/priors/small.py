@@ -39,8 +39,8 @@ class SmallPrior:
         weights: a file that `bags train-prior` made; the bundled one unless told.
         device: where the network sits; CUDA if there is one.
         dtype: its precision; bfloat16 where the hardware computes in it.
-        guidance: strength of classifier-free guidance, unless a call gives its own; more than 1 exaggerates colours, which
-            a one-step guess does not get over, while views that are sampled in many steps gain from 2.
+        guidance: strength of classifier-free guidance, unless a call gives its own; one-step guesses are nearest to the truth
+            with 1, views that are sampled in many steps with 2.
     """
 
     num_views = 4
