@@ -72,7 +72,7 @@ JOBS = {
         "ablation.py {clips} --output-dir {out}/ablation",
         small="--creatures 1 --method bags-tiny --num-steps 200",
         full="--creatures 3 --method bags",
-        clips=("fox_arc", "husky_arc"),
+        clips=("fox_arc", "fox_static", "husky_arc", "husky_static"),
     ),
     "turning": Job(
         "Turning without cameras",
