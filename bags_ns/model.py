@@ -55,7 +55,7 @@ class BagsModelConfig(AnimalModelConfig):
     """Root motion beyond this costs hardly more: the animal really walks or turns."""
     root_smoothness_loss_mult: float = 30.0
     """Weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
-    least_motion_loss_mult: float = 0.3
+    least_motion_loss_mult: float = 3.0
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
     flow_loss_mult: float = 0.0
     """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
