@@ -9,8 +9,7 @@ import pytest
 import torch
 from gltf_reader import Glb
 from rigs import NUM_BONES, quadruped, random_rotations, walk
-from scenes import rendered_psnr
-from scipy.spatial.transform import Rotation
+from scenes import read_gaussians, rendered_psnr
 
 from bags_ns.animation.export_gltf import RiggedAnimal, linear_rgb, write_gltf
 from bags_ns.animation.gltf_rig import largest_influences, node_transforms
@@ -100,17 +99,6 @@ def test_the_mesh_moves_as_our_own_deformation(files, animal, motion, index):
     theirs, _ = glb.moved("mesh", 0, TIMES[index])
     size = np.ptp(vertices.numpy(), axis=0).max()
     assert np.linalg.norm(theirs - ours, axis=1).max() < 0.01 * size
-
-
-def read_gaussians(glb: Glb, animation, time) -> Gaussians:
-    """Posed Gaussians as a reader makes them of the file."""
-    attributes = glb.attributes("splats")
-    moved, linear = glb.moved("splats", animation, time)
-    axes = Rotation.from_quat(attributes["KHR_gaussian_splatting:ROTATION"]).as_matrix()
-    factors = linear @ (axes * attributes["KHR_gaussian_splatting:SCALE"][:, None, :])
-    colors = attributes["KHR_gaussian_splatting:SH_DEGREE_0_COEF_0"] * 0.2820947917738781 + 0.5
-    arrays = [moved, factors @ factors.swapaxes(1, 2), attributes["KHR_gaussian_splatting:OPACITY"], colors]
-    return Gaussians(*(torch.from_numpy(np.array(array, np.float32)) for array in arrays))
 
 
 def our_gaussians(animal: RiggedAnimal, pose) -> Gaussians:
