@@ -80,14 +80,16 @@ def video_track(model: BagsModel) -> PoseTrack:
 
 
 @torch.no_grad()
-def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
-    """The model's pose at each frame of the track; the video runs once while it lasts."""
+def track_pose(model: BagsModel, track: PoseTrack, share: float) -> Pose:
+    """The model's pose after a share (0 to 1) of the track; the video runs once while it lasts."""
     model.check_bones()
+    return track.pose_at(share * track.duration, model.skeleton, model.pose_at(share))
+
+
+def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
+    """The model's pose at each frame of the track."""
     times = track.frame_times().tolist()
-    shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
-    return [
-        track.pose_at(time, model.skeleton, model.pose_at(share)) for time, share in zip(times, shares, strict=True)
-    ]
+    return [track_pose(model, track, min(1.0, time / track.duration) if track.duration else 0.0) for time in times]
 
 
 def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
