@@ -61,7 +61,8 @@ class Exports:
         """The figures, by what they say."""
         pipeline = open_run(self.load_config).pipeline
         animal, motion = rigged_animal(pipeline.model), video_motion(pipeline.model)
-        size = body_of(pipeline.model).size()
+        points = body_of(pipeline.model).points
+        size = float((points.amax(0) - points.amin(0)).max())
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_gltf(folder / "proxy.glb", animal, {"video": motion})
