@@ -28,6 +28,8 @@ Frame = UInt8[ndarray, "H W 3"]
 Motion = Callable[[float], Pose]
 """The pose at a time from 0 to 1."""
 
+MIN_SIZE = 16
+"""Smallest side of a picture in pixels that a video is made of."""
 TURNTABLE_FOV_DEG = 40.0
 TURNTABLE_RADIUS = 2.0
 TURNTABLE_ELEVATION_DEG = 12.0
@@ -48,6 +50,12 @@ def orbit_view(azimuth: float, elevation: float, radius: float, target: Float[Te
         height=size,
         camera_type=CameraType.PERSPECTIVE,
     )
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError for pictures of no size."""
+    if size < MIN_SIZE:
+        raise ValueError(f"--size must be at least {MIN_SIZE} pixels, got {size}")
 
 
 def to_uint8(image: Float[Tensor, "H W 3"]) -> Frame:

@@ -10,7 +10,7 @@ from bags_ns.animation.pose_track import load_track
 from bags_ns.camera_paths import load_camera_path
 from bags_ns.rigged import track_pose
 from bags_ns.runs import open_run
-from bags_ns.visualize import along_path, write_film, write_views
+from bags_ns.visualize import along_path, check_size, write_film, write_views
 
 DEFAULT_FPS = 24.0
 
@@ -28,7 +28,8 @@ def render_run(
     slow_motion: float,
 ) -> tuple[Path, Path]:
     """Writes the film and its contact sheet, and returns both paths."""
-    _check(kind, num_frames, camera_path, track, slow_motion)
+    check_size(size)
+    _check(kind, num_frames, fps, camera_path, track, slow_motion)
     path = None if camera_path is None else load_camera_path(camera_path)
     if track is not None:
         load_track(track)  # says what is wrong before the run is opened, which takes seconds
@@ -46,8 +47,19 @@ def render_run(
     )
 
 
-def _check(kind: str, num_frames: int | None, camera_path: Path | None, track: Path | None, slow_motion: float) -> None:
+def _check(
+    kind: str,
+    num_frames: int | None,
+    fps: float | None,
+    camera_path: Path | None,
+    track: Path | None,
+    slow_motion: float,
+) -> None:
     """Raises ValueError for what cannot be rendered together."""
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"--num-frames must be at least 1, got {num_frames}")
+    if fps is not None and not 0 < fps <= 1000:
+        raise ValueError(f"--fps must lie above 0 and be at most 1000, got {fps:g}")
     if not 1 <= slow_motion <= 100:
         raise ValueError(f"--slow-motion goes from 1 (the clip's own speed) to 100, got {slow_motion:g}")
     if kind == "source" and (camera_path is not None or track is not None or slow_motion != 1):

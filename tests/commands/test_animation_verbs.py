@@ -50,6 +50,14 @@ def folder(clip, tmp_path_factory):
     for name, document in written.items():
         (folder / f"{name}.json").write_text(json.dumps(document))
     (folder / "broken.json").write_text("{")
+    for name in ("damaged", "torn"):
+        trainer = trainer_on(clip, folder / name, steps=60)
+        trainer.config.save_config()
+        trainer.save_checkpoint(0)
+    (config,) = folder.glob("damaged/**/config.yml")
+    config.write_text("method: [")
+    (saved,) = folder.glob("torn/**/*.ckpt")
+    saved.write_bytes(saved.read_bytes()[:50_000])
     return folder
 
 
@@ -119,6 +127,8 @@ BAD = {
     "no run to take from": ("animate --load-config run --motion-from nowhere", "nowhere holds no trained run"),
     "no checkpoint": ("export gltf --load-config unsaved --output out/a.glb", "holds no checkpoint"),
     "no checkpoint, rendered": ("render --load-config unsaved --output-dir out", "holds no checkpoint"),
+    "damaged config": ("export spz --load-config damaged --output out/a.spz", "is damaged"),
+    "torn checkpoint": ("animate --load-config torn --track track.json --output-dir out", "is damaged"),
     "no track": ("animate --load-config run --track nothing.json --output-dir out", "nothing.json"),
     "no motion": ("animate --load-config run --output-dir out", "give either --track FILE or --motion-from RUN"),
     "another model's": ("animate --load-config run --track foreign.json --output-dir out", "made for another model"),
@@ -143,6 +153,10 @@ BAD = {
     "path fisheye": ("render --load-config run --camera-path fisheye.json --output-dir out", "only perspective"),
     "path and number": ("render --load-config run --camera-path path.json --num-frames 3 --output-dir out", "--num-frames"),
     "source and track": ("render --load-config run --kind source --track track.json --output-dir out", "--kind source"),
+    "no size": ("render --load-config run --size 0 --output-dir out", "--size must be at least"),
+    "no size, animated": ("animate --load-config run --track track.json --size 0 --output-dir out", "--size must be"),
+    "no frames": ("render --load-config run --num-frames 0 --output-dir out", "--num-frames must be at least 1"),
+    "no rate": ("render --load-config run --fps 0 --output-dir out", "--fps must lie above 0"),
     "slow": ("render --load-config run --slow-motion 0 --output-dir out", "--slow-motion goes from 1"),
 }  # fmt: skip
 """Words of a command, and what its one line says."""
