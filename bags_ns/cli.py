@@ -46,23 +46,25 @@ class Render:
     output_dir: Path = Path("renders")
     """Folder for the video and the sheet."""
     kind: Literal["turntable", "source", "bones"] = "turntable"
-    """turntable: turning while the clip plays; source: beside the video; bones: a turntable in bone colours."""
+    """turntable: turning while the clip plays; source: beside the video; bones: in bone colours."""
     size: int = 512
     """Side of the turntable's square picture, in pixels (source keeps the video's size)."""
     num_frames: int | None = None
     """Frames of the turntable; twice the clip's unless given."""
-    fps: float = 24.0
-    """Frames per second of the video."""
+    fps: float | None = None
+    """Frames per second of the video; the camera path's own, or 24, unless given."""
+    camera_path: Path | None = None
+    """JSON file of a camera path, as nerfstudio's viewer saves it (in its size), to film along instead of turning."""
+    track: Path | None = None
+    """JSON file of a pose track made for this run, to play instead of the video's motion."""
+    slow_motion: float = 1.0
+    """How many times as long everything lasts, with poses and cameras between the frames."""
 
     def run(self) -> None:
         """Does it."""
-        from bags_ns.runs import open_run
-        from bags_ns.visualize import write_views
+        from bags_ns.commands.render import render_run
 
-        pipeline = open_run(self.load_config).pipeline
-        video, sheet = write_views(
-            pipeline, self.output_dir, kind=self.kind, size=self.size, num_frames=self.num_frames, fps=self.fps
-        )
+        video, sheet = render_run(**vars(self))
         print(f"{video}\n{sheet}")
 
 

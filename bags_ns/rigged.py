@@ -8,9 +8,10 @@ from torch import Tensor
 
 from bags_ns.animal import OPAQUE
 from bags_ns.animation.export_gltf import RiggedAnimal
+from bags_ns.animation.extremities import Body, find_extremities
 from bags_ns.animation.joint_rotations import SampledMotion, fit_rotations, shifted_root
 from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations
-from bags_ns.animation.retarget import Body, match_bones, retarget_roots, retarget_rotations
+from bags_ns.animation.retarget import reach, retarget_roots, retargeted_paths
 from bags_ns.animation.splats import Splats, splats_from_gaussians
 from bags_ns.model import BagsModel
 from bags_ns.rig.motion import Pose
@@ -29,11 +30,13 @@ def clip_duration(model: BagsModel) -> float:
 
 @torch.no_grad()
 def body_of(model: BagsModel) -> Body:
-    """The animal's rig and its opaque points."""
+    """The animal's rig, its opaque points and the video's motion of both."""
     model.check_bones()
     opaque = model.canonical_opacities() > OPAQUE
-    points = model.means[opaque] if bool(opaque.any()) else model.means
-    return Body(model.skeleton, model.bones.centers.detach(), points.detach())
+    chosen = opaque if bool(opaque.any()) else torch.ones_like(opaque)
+    points, weights = model.means[chosen].detach(), model.skin_weights()[chosen].detach()
+    motion = video_motion(model).T_object_canonical
+    return Body(model.skeleton, model.bones.centers.detach(), points, weights, motion)
 
 
 @torch.no_grad()
@@ -80,24 +83,26 @@ def video_track(model: BagsModel) -> PoseTrack:
 
 
 @torch.no_grad()
-def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
-    """The model's pose at each frame of the track; the video runs once while it lasts."""
+def track_pose(model: BagsModel, track: PoseTrack, share: float) -> Pose:
+    """The model's pose after a share (0 to 1) of the track; the video runs once while it lasts."""
     model.check_bones()
+    return track.pose_at(share * track.duration, model.skeleton, model.pose_at(share))
+
+
+def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
+    """The model's pose at each frame of the track."""
     times = track.frame_times().tolist()
-    shares = [min(1.0, time / track.duration) if track.duration else 0.0 for time in times]
-    return [
-        track.pose_at(time, model.skeleton, model.pose_at(share)) for time, share in zip(times, shares, strict=True)
-    ]
+    return [track_pose(model, track, min(1.0, time / track.duration) if track.duration else 0.0) for time in times]
 
 
 def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
     """The motion of the source's video as a track for `target`."""
-    motion = video_motion(source)
-    rotations, roots = joint_motion(source, motion)
-    match = match_bones(body_of(source), body_of(target))
-    rotations = retarget_rotations(rotations, source.skeleton, target.skeleton, match)
+    motion, body = video_motion(source), body_of(target)
+    theirs, ours = find_extremities(body_of(source)), find_extremities(body)
+    rotations = reach(retargeted_paths(theirs, ours), body, ours)
     base = int((source.bone_motion.knots - source.bone_motion.canonical_time).abs().argmin())
-    return track_of(target, motion.times, rotations, retarget_roots(roots, match, base), clip_fps(source))
+    roots = retarget_roots(motion.T_world_object, theirs, ours, base)
+    return track_of(target, motion.times, rotations, roots, clip_fps(source))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from zipfile import is_zipfile
 
 from nerfstudio.engine.trainer import TrainerConfig
 
@@ -50,16 +51,23 @@ def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test"
 
     Raises:
         FileNotFoundError: no run or no checkpoint there.
-        ValueError: a run of another method.
+        ValueError: a damaged run, or one of another method.
     """
+    import yaml
     from nerfstudio.utils.eval_utils import eval_setup
 
     config_path = find_config(path)
-    if not any((config_path.parent / "nerfstudio_models").glob("step-*.ckpt")):
+    checkpoints = sorted((config_path.parent / "nerfstudio_models").glob("step-*.ckpt"))
+    if not checkpoints:
         raise FileNotFoundError(
             f"{config_path.parent / 'nerfstudio_models'} holds no checkpoint: the run was never saved"
         )
-    _, pipeline, _, _ = eval_setup(config_path, test_mode=test_mode)
+    if not is_zipfile(checkpoints[-1]):  # as torch writes them; a torn one lacks its end
+        raise ValueError(f"{checkpoints[-1]} is damaged: remove it, and the one before it is taken")
+    try:
+        _, pipeline, _, _ = eval_setup(config_path, test_mode=test_mode)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config_path} is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(pipeline, BagsPipeline):
         raise ValueError(f"{config_path} is a run of another method: `bags` works on runs of `ns-train bags`")
     pipeline.eval()

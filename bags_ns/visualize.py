@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from bags_ns.bone_colors import in_bone_colors
+from bags_ns.camera_paths import CameraPath
 from bags_ns.cameras import intrinsics_from_fov, orbit_camera
 from bags_ns.data.video import write_video
 from bags_ns.files import whole_file
@@ -24,7 +25,11 @@ from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
 
 Frame = UInt8[ndarray, "H W 3"]
+Motion = Callable[[float], Pose]
+"""The pose at a time from 0 to 1."""
 
+MIN_SIZE = 16
+"""Smallest side of a picture in pixels that a video is made of."""
 TURNTABLE_FOV_DEG = 40.0
 TURNTABLE_RADIUS = 2.0
 TURNTABLE_ELEVATION_DEG = 12.0
@@ -47,6 +52,12 @@ def orbit_view(azimuth: float, elevation: float, radius: float, target: Float[Te
     )
 
 
+def check_size(size: int) -> None:
+    """Raises ValueError for pictures of no size."""
+    if size < MIN_SIZE:
+        raise ValueError(f"--size must be at least {MIN_SIZE} pixels, got {size}")
+
+
 def to_uint8(image: Float[Tensor, "H W 3"]) -> Frame:
     """A picture in [0, 1] as bytes."""
     return (image.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
@@ -63,15 +74,29 @@ def render_pose(model: BagsModel, pose: Pose, camera: Cameras, bones: bool = Fal
 
 @torch.no_grad()
 def turntable(
-    model: BagsModel, num_frames: int, size: int, turns: float = 1.0, start_azimuth: float = 0.0, bones: bool = False
+    model: BagsModel,
+    num_frames: int,
+    size: int,
+    turns: float = 1.0,
+    start_azimuth: float = 0.0,
+    bones: bool = False,
+    motion: Motion | None = None,
 ) -> Iterator[Frame]:
-    """The animal turning about the vertical axis while the clip's time runs from 0 to 1."""
+    """The animal turning about the vertical axis while time runs from 0 to 1; in the video's motion unless one is given."""
+    motion = motion or model.pose_at
     for index in range(num_frames):
-        pose = model.pose_at(index / max(1, num_frames - 1))
+        pose = motion(index / max(1, num_frames - 1))
         center = model.posed_gaussians(pose).centroid()
         azimuth = start_azimuth + turns * 2 * math.pi * index / num_frames
         camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), TURNTABLE_RADIUS, center, size)
         yield render_pose(model, pose, camera, bones)
+
+
+@torch.no_grad()
+def along_path(model: BagsModel, path: CameraPath, motion: Motion, bones: bool = False) -> Iterator[Frame]:
+    """What the cameras of a path see, each at its time."""
+    for index, time in enumerate(path.times.tolist()):
+        yield render_pose(model, motion(time), path.cameras[index : index + 1], bones)
 
 
 @torch.no_grad()
@@ -89,7 +114,9 @@ def beside_source(
         yield np.concatenate(views, axis=1)
 
 
-def contact_sheet(frames: Sequence[Frame], columns: int, max_frames: int = 24) -> Frame:
+def contact_sheet(
+    frames: Sequence[Frame], columns: int, max_frames: int = 24
+) -> UInt8[ndarray, "sheet_height sheet_width 3"]:
     """Evenly chosen frames of equal size in a grid, left to right and top to bottom, on white."""
     chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, max_frames).round().astype(int))]
     height, width = chosen[0].shape[:2]
@@ -110,6 +137,29 @@ def write_png(path: Path, image: Frame) -> None:
             raise OSError(f"cannot write {path}: is the disk full?")
 
 
+def write_film(
+    output_dir: Path,
+    name: str,
+    frames: Iterable[Frame],
+    count: int,
+    *,
+    fps: float,
+    columns: int = 6,
+    video: bool = True,
+) -> tuple[Path, Path]:
+    """Writes `count` frames into `output_dir`/NAME.mp4 and NAME.png (a contact sheet), and returns both paths."""
+    kept: list[Frame] = []
+    with progress_bar(f"Rendering {name}", count) as advance:
+        for frame in frames:
+            kept.append(frame)
+            advance(None, None)
+    film, sheet = output_dir / f"{name}.mp4", output_dir / f"{name}.png"
+    if video:
+        write_video(film, kept, fps)
+    write_png(sheet, contact_sheet(kept, columns))
+    return film, sheet
+
+
 def write_views(
     pipeline: BagsPipeline,
     output_dir: Path,
@@ -118,9 +168,10 @@ def write_views(
     size: int = 512,
     num_frames: int | None = None,
     fps: float = 24.0,
+    motion: Motion | None = None,
     with_video: bool = True,
 ) -> tuple[Path, Path]:
-    """Renders one kind of view into `output_dir`/KIND.mp4 and KIND.png (a contact sheet), and returns both paths."""
+    """Films one kind of view; a turntable in the video's motion unless one is given."""
     model, data = pipeline.model, pipeline.datamanager
     if kind == "source":
         count = len(data.train_dataset)
@@ -128,18 +179,8 @@ def write_views(
     else:
         count = num_frames or 2 * len(data.clip.times)
         start = first_azimuth(data.train_dataset.cameras.camera_to_worlds)
-        frames = turntable(model, count, size, start_azimuth=start, bones=kind == "bones")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    kept: list[Frame] = []
-    with progress_bar(f"Rendering {kind}", count) as advance:
-        for frame in frames:
-            kept.append(frame)
-            advance(None, None)
-    video, sheet = output_dir / f"{kind}.mp4", output_dir / f"{kind}.png"
-    if with_video:
-        write_video(video, kept, fps)
-    write_png(sheet, contact_sheet(kept, columns=3 if kind == "source" else 6))
-    return video, sheet
+        frames = turntable(model, count, size, start_azimuth=start, bones=kind == "bones", motion=motion)
+    return write_film(output_dir, kind, frames, count, fps=fps, columns=3 if kind == "source" else 6, video=with_video)
 
 
 def first_azimuth(camera_to_worlds: Float[Tensor, "C 3 4"]) -> float:

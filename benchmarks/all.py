@@ -49,6 +49,7 @@ JOBS = {
     "viewer_rate": Job(
         "Cost: viewer", "viewer_rate.py {out}/demo --output {out}/viewer_rate.json", small="--repeats 20"
     ),
+    "exports": Job("Export", "exports.py --load-config {out}/demo --output {out}/exports.json"),
     "quality": Job(
         "Real video; fox and husky",
         "quality.py {clips} --output-dir {out}/quality",

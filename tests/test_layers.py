@@ -24,7 +24,7 @@ LAYERS = [
     {"rendering", "priors", "data", "animation", "dataparser_configs"},
     {"animal"},
     {"model"},
-    {"rigged", "bone_colors"},
+    {"rigged", "bone_colors", "camera_paths"},
     {"viewer"},
     {"pipeline"},
     {"evaluation", "unposed", "visualize", "trainer"},

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.animation.gltf_document import GltfDocument
-from bags_ns.animation.gltf_rig import RigNodes, add_animation, add_rig, influence_attributes
+from bags_ns.animation.gltf_rig import RigNodes, add_animation, add_rig
+from bags_ns.animation.influences import fitted_weights, influence_attributes
 from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.animation.proxy_mesh import Mesh, proxy_mesh
 from bags_ns.animation.splats import Splats
@@ -116,7 +117,11 @@ def gltf_document(
     for title, motion in motions.items():
         add_animation(document, nodes, animal.skeleton, motion, title)
     mesh = proxy_mesh(animal.splats.gaussians())
-    weights = animal.skinning(mesh.vertices.to(animal.weights.device))
+    vertices = mesh.vertices.to(animal.weights.device)
+    poses = [motion.T_object_canonical for motion in motions.values()]
+    weights = animal.skinning(vertices)
+    if poses:
+        weights = fitted_weights(weights, vertices, torch.cat(poses), influences)
     scene = [nodes.top, add_mesh(document, nodes, mesh, weights, influences)]
     if with_splats:
         scene.append(add_splats(document, nodes, animal.splats, animal.weights, influences))

@@ -95,30 +95,3 @@ def add_animation(document: GltfDocument, nodes: RigNodes, skeleton: Skeleton, m
             channels.append({"sampler": len(samplers), "target": {"node": node, "path": path}})
             samplers.append({"input": times, "output": document.array(values), "interpolation": "LINEAR"})
     return document.add("animations", name=name, samplers=samplers, channels=channels)
-
-
-def largest_influences(weights: Float[Tensor, "N B"], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest skinning weights of each point, made to sum to 1 again, in sets of four.
-
-    Returns:
-        Bones [N C] and weights [N C], C the next multiple of four; unused places hold bone 0 with weight 0.
-    """
-    count = min(count, weights.shape[1])
-    values, bones = weights.detach().double().topk(count, dim=1)
-    values = (values / values.sum(dim=1, keepdim=True)).float()
-    bones = torch.where(values > 0, bones, torch.zeros_like(bones))
-    padding = (0, -count % 4)
-    bones, values = (torch.nn.functional.pad(tensor, padding) for tensor in (bones, values))
-    dtype = np.uint8 if weights.shape[1] <= 256 else np.uint16
-    return bones.cpu().numpy().astype(dtype), values.cpu().numpy()
-
-
-def influence_attributes(document: GltfDocument, weights: Float[Tensor, "N B"], count: int) -> dict[str, int]:
-    """JOINTS_n and WEIGHTS_n accessors."""
-    bones, values = largest_influences(weights, count)
-    result: dict[str, int] = {}
-    for index in range(bones.shape[1] // 4):
-        four = slice(4 * index, 4 * index + 4)
-        result[f"JOINTS_{index}"] = document.array(bones[:, four], "vertices")
-        result[f"WEIGHTS_{index}"] = document.array(values[:, four], "vertices")
-    return result

@@ -33,15 +33,18 @@ class SampledMotion:
         return Pose(self.T_object_canonical[index], self.T_world_object[index])
 
 
+def bones_from_rotations(rotations: Float[Tensor, "*K B 3 3"], skeleton: Skeleton) -> Float[Tensor, "*K B 4 4"]:
+    """T_object_canonical of bones that turn by local `rotations` about their joints."""
+    joints = skeleton.joints.expand(rotations.shape[:-1])
+    return skeleton.bones_to_canonical(rigid_about(rotations.to(joints), torch.zeros_like(joints), joints))
+
+
 def pose_from_rotations(
     rotations: Float[Tensor, "B 3 3"], skeleton: Skeleton, T_world_object: Float[Tensor, "4 4"] | None = None
 ) -> Pose:
     """The pose whose bones turn by local `rotations` about their joints; the root stays unless it is given."""
-    joints = skeleton.joints
-    rotations = rotations.to(joints)
-    local = rigid_about(rotations, torch.zeros_like(joints), joints)
     root = torch.eye(4) if T_world_object is None else T_world_object
-    return Pose(skeleton.bones_to_canonical(local), root.to(joints))
+    return Pose(bones_from_rotations(rotations, skeleton), root.to(skeleton.joints))
 
 
 def local_transforms(T_object_canonical: Float[Tensor, "*K B 4 4"], skeleton: Skeleton) -> Float[Tensor, "*K B 4 4"]:

@@ -11,19 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.animation.pose_track import PoseTrack
-from bags_ns.data.video import write_video
 from bags_ns.model import BagsModel
-from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
 from bags_ns.rigged import track_poses
 from bags_ns.visualize import (
     TURNTABLE_ELEVATION_DEG,
     TURNTABLE_RADIUS,
     Frame,
-    contact_sheet,
     orbit_view,
     render_pose,
-    write_png,
+    write_film,
 )
 
 
@@ -56,13 +53,4 @@ def write_animation(
     """Films a track into `output_dir`/animation.mp4 and animation.png (a contact sheet), and returns both paths."""
     track.check_model(model.skeleton)
     poses = track_poses(model, track)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    kept: list[Frame] = []
-    with progress_bar("Rendering animation", len(poses)) as advance:
-        for frame in film(model, poses, azimuth, size):
-            kept.append(frame)
-            advance(None, None)
-    video, sheet = output_dir / "animation.mp4", output_dir / "animation.png"
-    write_video(video, kept, track.fps)
-    write_png(sheet, contact_sheet(kept, columns=6))
-    return video, sheet
+    return write_film(output_dir, "animation", film(model, poses, azimuth, size), len(poses), fps=track.fps)

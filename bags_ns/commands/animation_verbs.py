@@ -38,7 +38,9 @@ class Animate:
         from bags_ns.commands.animate import side_azimuth, write_animation
         from bags_ns.rigged import body_of, retargeted_track
         from bags_ns.runs import open_run
+        from bags_ns.visualize import check_size
 
+        check_size(self.size)
         if self.track is not None:
             load_track(self.track)  # says what is wrong before the run is opened, which takes seconds
         model = open_run(self.load_config, test_mode="inference").model

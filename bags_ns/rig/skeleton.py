@@ -80,14 +80,15 @@ class Skeleton(nn.Module):
         partner = torch.where(has_parent, self.parents, torch.arange(len(self.parents), device=centers.device))
         self.joints.copy_(0.5 * (centers + centers[partner]))
 
-    def bones_to_canonical(self, T_parent_child: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 4 4"]:
+    def bones_to_canonical(self, T_parent_child: Float[Tensor, "*K B 4 4"]) -> Float[Tensor, "*K B 4 4"]:
         """T_object_canonical of every bone from local changes, each applied in the canonical frame before its parent's.
 
         A local change is a rigid transform of canonical space (for a rotation: about the bone's joint); a child is moved
         by its own change first and then by all of its ancestors'.
         """
-        result: list[Tensor] = [T_parent_child[0]] * len(self.parents)
+        result = list(T_parent_child.unbind(-3))
         for bone in topological_order(self.parents):
             parent = int(self.parents[bone])
-            result[bone] = T_parent_child[bone] if parent < 0 else result[parent] @ T_parent_child[bone]
-        return torch.stack(result)
+            if parent >= 0:
+                result[bone] = result[parent] @ result[bone]
+        return torch.stack(result, dim=-3)

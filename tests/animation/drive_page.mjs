@@ -1,7 +1,7 @@
-// Opens an exported page in Chromium: node drive_page.mjs CHROMIUM URL FOLDER. Writes pictures and prints what it saw.
+// Opens an exported page in Chromium: node drive_page.mjs CHROMIUM URL FOLDER TIMES. Writes pictures and prints what it saw.
 import puppeteer from "puppeteer-core";
 
-const [chromium, url, folder] = process.argv.slice(2);
+const [chromium, url, folder, times] = process.argv.slice(2);
 const args = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-zygote"];
 const browser = await puppeteer.launch({ executablePath: chromium, headless: "shell", args });
 const page = await browser.newPage();
@@ -29,22 +29,26 @@ const turn = `animal.state.turned.set(animal.skeleton.bones[1], new animal.skele
 await picture("posed", turn);
 await picture("reset", `document.getElementById("reset").click()`);
 
-// The GLB as any three.js program reads it: every 20th vertex of the skinned mesh at a time of its animation, in the world.
-const vertices = await page.evaluate(async (seconds) => {
+// The GLB as any three.js program reads it: every 20th vertex of the skinned mesh at times of its animation, turned to z up.
+const vertices = await page.evaluate(async (times) => {
   const { GLTFLoader } = await import("three/addons/loaders/GLTFLoader.js");
   const { AnimationMixer, Vector3 } = await import("three");
   const gltf = await new GLTFLoader().loadAsync("./proxy.glb");
   const mixer = new AnimationMixer(gltf.scene);
-  mixer.clipAction(gltf.animations[0]).play();
-  mixer.setTime(seconds);
-  gltf.scene.updateMatrixWorld(true);
+  const clip = gltf.animations[0];
+  mixer.clipAction(clip).play();
   let mesh;
   gltf.scene.traverse((node) => { if (node.isSkinnedMesh) mesh = node; });
-  const places = [];
-  for (let i = 0; i < mesh.geometry.attributes.position.count; i += 20) {
-    places.push(mesh.getVertexPosition(i, new Vector3()).applyMatrix4(mesh.matrixWorld).toArray());
-  }
-  return places;
-}, 0.25);
+  return times.map((seconds) => {
+    mixer.setTime(Math.min(seconds, clip.duration * (1 - 1e-6)));  // at its very end a clip begins anew
+    gltf.scene.updateMatrixWorld(true);
+    const places = [];
+    for (let i = 0; i < mesh.geometry.attributes.position.count; i += 20) {
+      const { x, y, z } = mesh.getVertexPosition(i, new Vector3()).applyMatrix4(mesh.matrixWorld);
+      places.push([x, -z, y]);
+    }
+    return places;
+  });
+}, JSON.parse(times));
 console.log(JSON.stringify({ vertices, errors, framesPerSecond, status: await page.evaluate("document.getElementById('status').textContent") }));
 await browser.close();

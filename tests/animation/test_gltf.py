@@ -9,11 +9,11 @@ import pytest
 import torch
 from gltf_reader import Glb
 from rigs import NUM_BONES, quadruped, random_rotations, walk
-from scenes import rendered_psnr
-from scipy.spatial.transform import Rotation
+from scenes import read_gaussians, rendered_psnr
 
 from bags_ns.animation.export_gltf import RiggedAnimal, linear_rgb, write_gltf
-from bags_ns.animation.gltf_rig import largest_influences, node_transforms
+from bags_ns.animation.gltf_rig import node_transforms
+from bags_ns.animation.influences import fitted_weights, largest_influences
 from bags_ns.animation.joint_rotations import SampledMotion, pose_from_rotations
 from bags_ns.animation.proxy_mesh import opacity_grid, proxy_mesh
 from bags_ns.animation.splats import Splats
@@ -100,17 +100,6 @@ def test_the_mesh_moves_as_our_own_deformation(files, animal, motion, index):
     theirs, _ = glb.moved("mesh", 0, TIMES[index])
     size = np.ptp(vertices.numpy(), axis=0).max()
     assert np.linalg.norm(theirs - ours, axis=1).max() < 0.01 * size
-
-
-def read_gaussians(glb: Glb, animation, time) -> Gaussians:
-    """Posed Gaussians as a reader makes them of the file."""
-    attributes = glb.attributes("splats")
-    moved, linear = glb.moved("splats", animation, time)
-    axes = Rotation.from_quat(attributes["KHR_gaussian_splatting:ROTATION"]).as_matrix()
-    factors = linear @ (axes * attributes["KHR_gaussian_splatting:SCALE"][:, None, :])
-    colors = attributes["KHR_gaussian_splatting:SH_DEGREE_0_COEF_0"] * 0.2820947917738781 + 0.5
-    arrays = [moved, factors @ factors.swapaxes(1, 2), attributes["KHR_gaussian_splatting:OPACITY"], colors]
-    return Gaussians(*(torch.from_numpy(np.array(array, np.float32)) for array in arrays))
 
 
 def our_gaussians(animal: RiggedAnimal, pose) -> Gaussians:
@@ -247,6 +236,33 @@ def test_influences_sum_to_one_and_leave_unused_places_empty():
     assert values[1].tolist() == [1, 0, 0, 0] and bones[1].tolist() == [0, 0, 0, 0]
     bones, values = largest_influences(weights, 5)
     assert bones.shape == (2, 8) and np.allclose(values[0, :5], weights[0]) and not values[:, 5:].any()
+
+
+def errors_of(weights, animal, motion, points):
+    """Squared distances from where all bones put the points, over a motion."""
+    transforms = motion.T_object_canonical
+    wanted = apply_transforms(blend_transforms(animal.skinning(points), transforms), points)
+    return (apply_transforms(blend_transforms(weights, transforms), points) - wanted).square().sum(-1).sum(0)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_fitted_weights_are_few_and_follow_all_bones_closer_than_the_largest(animal, motion, count):
+    points = proxy_mesh(animal.splats.gaussians(), resolution=48).vertices
+    full = animal.skinning(points)
+    fitted = fitted_weights(full, points, motion.T_object_canonical, count)
+    assert (fitted > 0).sum(1).max() <= count and fitted.min() >= 0 and torch.allclose(fitted.sum(1), torch.ones(1))
+    values, bones = full.topk(count, dim=1)
+    largest = torch.zeros_like(full).scatter(1, bones, values / values.sum(1, keepdim=True))
+    ours, theirs = (errors_of(weights, animal, motion, points) for weights in (fitted, largest))
+    assert ours.sum() < 0.8 * theirs.sum() and ours.max() < theirs.max()
+
+
+def test_weights_of_few_bones_are_left_as_they_are(animal, motion):
+    values, bones = animal.weights.topk(3, dim=1)
+    few = torch.zeros_like(animal.weights).scatter(1, bones, values / values.sum(1, keepdim=True))
+    means = animal.splats.means
+    for poses in (motion.T_object_canonical, motion.T_object_canonical[:0]):
+        assert torch.allclose(fitted_weights(few, means, poses, 4), few, atol=1e-5)
 
 
 def test_colours_become_linear_light():
