@@ -39,11 +39,15 @@ def deform(
         weights: skinning weights of the means.
         T_world_canonical: one transform a bone, the root included.
 
-    Covariances are moved by A and not by J, which shears them where bones meet.
+    Covariances are moved by A and not by J, which shears them where bones meet. Products of many small matrices are
+    sums of products of their entries here, N along the last axis: several times faster than batched calls.
     """
-    blended = blend_transforms(weights, T_world_canonical)
-    moved = blended[..., :3] @ factors
-    return apply_transforms(blended, means), moved @ moved.transpose(-1, -2)
+    blended = (T_world_canonical[..., :3, :].flatten(-2).mT @ weights.T).unflatten(-2, (3, 4))  # [*K 3 4 N]
+    linear = blended[..., :3, :]
+    moved = (linear.unsqueeze(-2) * factors.permute(1, 2, 0).contiguous()).sum(-3)
+    covars = (moved.unsqueeze(-3) * moved.unsqueeze(-4)).sum(-2)
+    placed = (linear * means.T.contiguous()).sum(-2) + blended[..., 3, :]
+    return placed.mT.contiguous(), covars.movedim(-1, -3).contiguous()
 
 
 def deformation_jacobian(
