@@ -17,8 +17,8 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from timing import device_name, median_ms
+from torch import nn
 
 from bags_ns import method_configs
 from bags_ns.data.creatures import ClipSettings, write_creature_clip

@@ -79,17 +79,7 @@ class TrainingStep:
     def _trainer(self, folder: Path) -> BagsTrainer:
         clip = folder / "clip"
         write_creature_clip(clip, 7, ClipSettings(num_frames=8, size=self.size, num_test_times=1, num_test_azimuths=1))
-        config = copy.deepcopy(method_configs.bags_tiny.config)
-        config.data = config.pipeline.datamanager.data = clip
-        config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", 1000
-        config.pipeline.frames_per_step = self.frames_per_step  # type: ignore[attr-defined]
-        config.pipeline.prior.name = "none"  # type: ignore[attr-defined]
-        config.pipeline.model.num_random = self.num_gaussians  # type: ignore[attr-defined]
-        config.pipeline.model.densify_end = 0.0  # type: ignore[attr-defined]
-        config.set_timestamp()
-        trainer = BagsTrainer(config)  # type: ignore[arg-type]
-        trainer.setup()
-        return trainer
+        return trainer_on(clip, self.num_gaussians, self.frames_per_step)
 
     def _splatfacto_step(self, clip: Path, model: BagsModel) -> Callable[[], None]:
         """A step of splatfacto on the model's canonical Gaussians and the same frames; colours only and no densification, as here."""
@@ -131,6 +121,22 @@ class TrainingStep:
                 (output.rgb * weight).sum().backward()
 
         return run
+
+
+def trainer_on(clip: Path, num_gaussians: int, frames_per_step: int = 4, num_steps: int = 1000) -> BagsTrainer:
+    """bags-tiny, set up beside `clip`, without a prior, with about so many Gaussians, of which it stays."""
+    config = copy.deepcopy(method_configs.bags_tiny.config)
+    config.data = config.pipeline.datamanager.data = clip
+    config.output_dir, config.vis, config.max_num_iterations = clip.parent, "tensorboard", num_steps
+    config.pipeline.frames_per_step = frames_per_step  # type: ignore[attr-defined]
+    config.pipeline.prior.name = "none"  # type: ignore[attr-defined]
+    config.pipeline.model.num_random = num_gaussians  # type: ignore[attr-defined]
+    config.pipeline.model.densify_end = 0.0  # type: ignore[attr-defined]
+    config.pipeline.datamanager.dataparser.cache_dir = clip.parent / "cache"
+    config.set_timestamp()
+    trainer = BagsTrainer(config)  # type: ignore[arg-type]
+    trainer.setup()
+    return trainer
 
 
 def run_step(trainer: Trainer, step: int) -> None:
