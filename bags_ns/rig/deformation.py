@@ -58,8 +58,9 @@ def deformation_jacobian(
     T_object_canonical: Float[Tensor, "B 4 4"],
 ) -> Float[Tensor, "N 3 3"]:
     """J = dx'/dx at canonical `points` with their skinning `weights`, whose change is included (module docstring)."""
-    per_bone = points @ T_object_canonical[:, :3, :3].transpose(1, 2) + T_object_canonical[:, None, :3, 3]  # [B N 3]
+    rows = T_object_canonical[:, :3].transpose(0, 1)  # [3 B 4]
+    per_bone = points @ rows[..., :3].flatten(0, 1).T + rows[..., 3].flatten()
     blended = blend_transforms(weights, T_object_canonical)
     moved = apply_transforms(blended, points)
-    factors = weights[..., None] * (per_bone.transpose(0, 1) - moved[:, None, :])
+    factors = weights[:, None, :] * (per_bone.unflatten(1, (3, -1)) - moved[..., None])
     return blended[:, :, :3] + skinning.weighted_logit_gradient(points, bones, factors)
