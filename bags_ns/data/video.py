@@ -92,7 +92,7 @@ def read_video(
 
 def _open(path: Path) -> Any:
     """PyAV's container, which closes itself after a `with`. PyAV takes a while to import: not where no video is read."""
-    import av
+    import av.error
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; check the path of the video.")

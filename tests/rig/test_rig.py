@@ -201,6 +201,13 @@ def test_several_poses_at_once_are_those_one_by_one():
             assert torch.allclose(one, all_[index])
 
 
+def test_deformation_passes_gradcheck():
+    bones, skinning, points, transforms = random_rig(num_bones=3, num_points=4)
+    poses = torch.stack([transforms, rigid_inverse(transforms)])
+    inputs = (points, factors_of(points), skinning(points, bones), poses)
+    assert torch.autograd.gradcheck(deform, tuple(value.detach().requires_grad_() for value in inputs))
+
+
 def test_bones_that_move_apart_cost_rigidity():
     bones, skinning, points, transforms = random_rig()
     assert rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, transforms)) > 1e-3
