@@ -7,6 +7,7 @@ quats, ...) stay canonical, posing is an explicit call. How it is trained stands
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,21 @@ def without_lpips() -> Iterator[None]:
         lpip.LearnedPerceptualImagePatchSimilarity = original
 
 
+def kept_between_renders(method: Callable[[AnimalModel], Tensor]) -> Callable[[AnimalModel], Tensor]:
+    """Computes a value of each Gaussian only once outside of training, as long as no gradients are asked for."""
+
+    @functools.wraps(method)
+    def value(self: AnimalModel) -> Tensor:
+        if self.training or torch.is_grad_enabled():
+            return method(self)
+        known = self._kept.get(method.__name__)
+        if known is None or len(known) != len(self.means):
+            known = self._kept[method.__name__] = method(self)
+        return known
+
+    return value
+
+
 class AnimalModel(SplatfactoModel):
     """Canonical Gaussians, a rig, and renders of the posed animal."""
 
@@ -102,7 +118,7 @@ class AnimalModel(SplatfactoModel):
         self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
         self.bones_placed = False
         self.page_renderer: Callable[[Cameras], dict[str, Any] | None] | None = None
-        self._weights: Tensor | None = None
+        self._kept: dict[str, Tensor] = {}
 
     def _populate_rig(
         self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
@@ -126,19 +142,20 @@ class AnimalModel(SplatfactoModel):
             )
 
     def train(self, mode: bool = True) -> AnimalModel:
-        """Switches between training and inference; cached skinning weights are dropped."""
-        self._weights = None
+        """Switches between training and inference; what was kept between renders is dropped."""
+        self._kept.clear()
         return super().train(mode)
 
     def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         """Loads in place: the optimizers keep the very Parameters that they were built on, resized to the checkpoint."""
         for name, parameter in self.gauss_params.items():
             parameter.data = parameter.data.new_zeros(dict[f"gauss_params.{name}"].shape)
-        self._weights = None
+        self._kept.clear()
         return nn.Module.load_state_dict(self, dict, **kwargs)
 
     # --- posing ------------------------------------------------------------------------------------------------------
 
+    @kept_between_renders
     def canonical_opacities(self) -> Float[Tensor, " N"]:
         """Opacities in [0, 1]."""
         return self.opacities.sigmoid().squeeze(-1)
@@ -149,23 +166,21 @@ class AnimalModel(SplatfactoModel):
         transforms = bone_transforms(self.bone_motion(times)[0], self.bones.centers)
         return Pose(transforms, self.root_motion(times)[0], None if self.field is None else times[0])
 
+    @kept_between_renders
     def skin_weights(self) -> Float[Tensor, "N B"]:
-        """Skinning weights of the canonical means; kept between renders outside of training.
+        """Skinning weights of the canonical means.
 
         Raises:
             ValueError: nothing is skinned, since a deformation field moves the Gaussians.
         """
         self.check_bones()
-        if self.training:
-            return self.skinning(self.means, self.bones)
-        weights = self._weights
-        if weights is None or len(weights) != len(self.means):
-            weights = self._weights = self.skinning(self.means, self.bones)
-        return weights
+        return self.skinning(self.means, self.bones)
 
+    @kept_between_renders
     def covariance_factors(self) -> Float[Tensor, "N 3 3"]:
-        """L with L L^T the canonical covariances: rotations times scales."""
-        return quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+        """L with L L^T the canonical covariances: rotations times scales. N is the last axis in memory, as `deform` has it."""
+        factors = quat_to_rotation(self.quats) * self.scales.exp()[:, None, :]
+        return factors.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
     def posed_gaussians(self, pose: Pose) -> Gaussians:
         """The animal in `pose`, in the world frame."""

@@ -22,7 +22,6 @@ from bags_ns.priors.sds import prior_loss, timestep
 from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
-from bags_ns.viewer.controls import AnimalControls
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
@@ -63,6 +62,8 @@ class BagsPipeline(VanillaPipeline):
             raise PriorError(
                 f"--pipeline.turn-from-prior needs a prior that judges single views; {config.prior.name} does not"
             )
+        from bags_ns.viewer.controls import AnimalControls  # and all exporters: not where only help is asked for
+
         super().__init__(config, device, **kwargs)  # type: ignore[arg-type]  nerfstudio itself gives both
         self.prior = prior
         self._frames: FrameWindow | None = None

@@ -82,9 +82,29 @@ JOBS = {
         full="--num-steps 700",
         clips=("fox_arc", "husky_arc"),
     ),
-    "training_step": Job("Cost: training step", "training_step.py --output {out}/training_step.json"),
+    "training_step": Job(
+        "Cost: training step", "training_step.py --output {out}/training_step.json", full="--against-splatfacto"
+    ),
     "rasterizer": Job("Cost: rasterizers", "rasterizer.py"),
+    "animated_frame": Job(
+        "Cost: animated frame",
+        "animated_frame.py --output {out}/animated_frame.json",
+        small="--bone-numbers 8 64 --repeats 20",
+    ),
+    "rigidity": Job("Cost: rigidity", "rigidity.py --output {out}/rigidity.json"),
+    "scaling": Job(
+        "Cost: growth with frames and Gaussians",
+        "scaling.py --output {out}/scaling.json",
+        small="--frames 10 30 --gaussians 1000 2000 4000 --repeats 5",
+    ),
     "memory": Job("Cost: main memory", "memory.py --output {out}/memory.json", small="--num-frames 20"),
+    "memory_training": Job(
+        "Cost: main memory of training on full HD",
+        "memory.py --num-steps 8 --output {out}/memory_training.json",
+        small="--num-frames 20 --num-gaussians 2000",
+        full="--num-frames 300",
+    ),
+    "startup": Job("Cost: start-up", "startup.py --output {out}/startup.json"),
     "prior_cost": Job("Priors: cost", "prior_cost.py --output {out}/prior_cost.json", small="--tiny"),
     "memory_growth": Job(
         "Runs that go wrong: growth", "memory_growth.py --output {out}/memory_growth.json", small="--num-steps 1000"

@@ -17,8 +17,8 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from timing import device_name, median_ms
 from torch import nn
-from training_step import median_ms
 
 from bags_ns import method_configs
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
@@ -120,18 +120,18 @@ class PriorCost:
         parts = {"network": bare_network(network, call), "renders": self._bare_renders(trainer, gaussians, prior)}
         if isinstance(prior, LatentDiffusion):
             parts["encoder"] = self._bare_encoder(prior)
+        figures: dict[str, float | int | str] = {}
         if on_cuda:
             torch.cuda.reset_peak_memory_stats()
-        figures: dict[str, float | int | str] = {"step_ms": median_ms(step, self.repeats)}
-        if on_cuda:
+            step()
             figures["peak_GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        figures |= {f"{part}_ms": median_ms(run, self.repeats) for part, run in parts.items()}
+        cases = {"step": step, **parts, "step_with_posing": lambda: step(posed=False)}
+        figures |= {f"{name}_ms": value for name, value in median_ms(cases, self.repeats).items()}
         figures["ratio"] = float(figures["step_ms"]) / sum(float(figures[f"{part}_ms"]) for part in parts)
         figures["bar"] = BARS[name]
-        figures["step_with_posing_ms"] = median_ms(lambda: step(posed=False), self.repeats)
         figures["weights_millions"] = sum(p.numel() for p in network.parameters()) / 1e6
         figures["dtype"] = str(prior.dtype).removeprefix("torch.")
-        figures["device"] = torch.cuda.get_device_name() if on_cuda else f"CPU, {self.threads} thread(s)"
+        figures["device"] = device_name()
         return figures
 
     def _bare_renders(self, trainer: BagsTrainer, gaussians: Gaussians, prior: DiffusionPrior) -> Callable[[], None]:

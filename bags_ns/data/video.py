@@ -12,9 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import av.container
-import av.error
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -93,7 +90,10 @@ def read_video(
     )
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path) -> Any:
+    """PyAV's container, which closes itself after a `with`. PyAV takes a while to import: not where no video is read."""
+    import av.error
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; check the path of the video.")
     try:
@@ -119,12 +119,12 @@ def _timestamps(path: Path) -> tuple[int, ...]:
     return tuple(sorted({pts for pts in decoded if pts is not None}))
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Anticlockwise quarter turns that bring the stored picture upright (phones store a rotation, not turned pixels)."""
+def _quarter_turns(frame: Any) -> int:
+    """Anticlockwise quarter turns that bring PyAV's stored picture upright (phones store a rotation, not turned pixels)."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
-def _upright_rgb(frame: av.VideoFrame, max_side: int) -> UInt8[np.ndarray, "H W 3"]:
+def _upright_rgb(frame: Any, max_side: int) -> UInt8[np.ndarray, "H W 3"]:
     rgb = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
     size = fitted_size(rgb.shape[1], rgb.shape[0], max_side)
     return rgb if size == rgb.shape[1::-1] else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -143,6 +143,8 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: f
 
 
 def _encode(path: str, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float) -> None:
+    import av
+
     with av.open(path, "w") as container:
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.pix_fmt = "yuv420p"

@@ -23,6 +23,9 @@ def rasterize_gsplat(
     """Composited colours on the backgrounds, alphas, the sums of weighted depths if asked for, and the projected Gaussians."""
     from gsplat import rasterization
 
+    covars = gaussians.covars
+    if covars.requires_grad:  # gsplat reads the upper triangle only; this way its gradient is symmetric, as on the CPU
+        covars = 0.5 * (covars + covars.transpose(1, 2))
     unread: Any = None  # quats and scales, when covars are given
     image, alpha, meta = rasterization(
         gaussians.means,
@@ -34,8 +37,7 @@ def rasterize_gsplat(
         Ks,
         width,
         height,
-        # gsplat reads the upper triangle only; this way its gradient is symmetric, as on the CPU.
-        covars=0.5 * (gaussians.covars + gaussians.covars.transpose(1, 2)),
+        covars=covars,
         backgrounds=backgrounds,
         render_mode="RGB+D" if with_depth else "RGB",
         packed=False,

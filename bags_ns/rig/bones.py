@@ -88,16 +88,14 @@ class Bones(nn.Module):
 def squared_mahalanobis(
     points: Float[Tensor, "N 3"], centers: Float[Tensor, "B 3"], precisions: Float[Tensor, "B 3 3"]
 ) -> Float[Tensor, "N B"]:
-    """(x - c)^T P (x - c) of every point to every bone, expanded into one [N 10] x [10 B] product.
+    """(x - c)^T P (x - c) of every point to every bone, expanded into one [N 13] x [13 B] product.
 
     Means taken out first, since the expansion cancels badly far from the origin.
     """
     origin = centers.mean(dim=0)
     x, c = points - origin, centers - origin
     linear = (precisions @ c[..., None])[..., 0]
-    squares = x[:, [0, 1, 2, 0, 0, 1]] * x[:, [0, 1, 2, 1, 2, 2]]
+    squares = (x[:, :, None] * x[:, None, :]).flatten(1)
     features = torch.cat([squares, x, torch.ones_like(x[:, :1])], dim=1)
-    p = precisions
-    quadratic = torch.stack([p[:, 0, 0], p[:, 1, 1], p[:, 2, 2], 2 * p[:, 0, 1], 2 * p[:, 0, 2], 2 * p[:, 1, 2]], dim=1)
-    coefficients = torch.cat([quadratic, -2 * linear, (linear * c).sum(-1, keepdim=True)], dim=1)
+    coefficients = torch.cat([precisions.flatten(1), -2 * linear, (linear * c).sum(-1, keepdim=True)], dim=1)
     return features @ coefficients.T

@@ -37,17 +37,14 @@ class Pose:
         return self.T_world_object @ self.T_object_canonical
 
 
-def interpolate_rows(
-    table: Float[Tensor, "T *row"], knots: Float[Tensor, " T"], times: Float[Tensor, " K"]
-) -> Float[Tensor, "K *row"]:
-    """Rows of `table` at `times`, linear between the ascending `knots` and constant beyond them."""
-    if len(knots) == 1:
-        return table.expand(len(times), *table.shape[1:])
-    right = torch.searchsorted(knots, times).clamp(1, len(knots) - 1)
-    left = right - 1
-    fraction = ((times - knots[left]) / (knots[right] - knots[left])).clamp(0, 1)
-    fraction = fraction.reshape(-1, *[1] * (table.dim() - 1))
-    return table[left] * (1 - fraction) + table[right] * fraction
+def interpolation_weights(knots: Float[Tensor, " T"], times: Float[Tensor, " K"]) -> Float[Tensor, "K T"]:
+    """What each of the ascending `knots` counts at `times`: linear between them, constant beyond, all or nothing at a knot.
+
+    Times a table this interpolates its rows, and its gradient is a product too, where that of indexing is a scatter.
+    """
+    position = ((times[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])).clamp(0, 1).sum(dim=1, keepdim=True)
+    rows = torch.arange(len(knots), device=knots.device, dtype=knots.dtype)
+    return (1 - (position - rows).abs()).clamp_min(0)
 
 
 class FourierTimeCode(nn.Module):
@@ -101,10 +98,11 @@ class BoneMotion(nn.Module):
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
         """Twists at `times`: exactly zero at the canonical time, and of zero mean over the bones."""
         times = torch.cat([self.canonical_time[None].to(times), times])
-        twists = self.head(self.network(self.code(times))).unflatten(1, (-1, 6))
-        twists = twists + interpolate_rows(self.table, self.knots, times)
+        smooth = self.head(self.network(self.code(times)))
         moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
-        twists = (twists[1:] - twists[:1]) * moving[:, None, None]
+        weights = interpolation_weights(self.knots, times)
+        by_frame = (weights[1:] - weights[:1]) @ self.table.flatten(1)
+        twists = ((smooth[1:] - smooth[:1]) * moving[:, None] + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
 
     @property
@@ -157,20 +155,24 @@ class RootMotion(nn.Module):
 
     def start_turns(self, angles: Float[Tensor, " T"], axis: Float[Tensor, " 3"]) -> None:
         """Gives the turns at the frames to start from: angles (radians) about one unit axis, less that of the canonical time."""
-        at_canonical = interpolate_rows(angles, self.knots, self.canonical_time[None].to(angles))
+        at_canonical = interpolation_weights(self.knots, self.canonical_time[None].to(angles)) @ angles
         self.turns.copy_((angles - at_canonical)[:, None] * axis)
+
+    def _weights(self, times: Float[Tensor, " K"]) -> tuple[Float[Tensor, "K T"], Float[Tensor, "K T"]]:
+        """Of the frames at `times`, and how they differ from those at the canonical time."""
+        weights = interpolation_weights(self.knots, torch.cat([self.canonical_time[None].to(times), times]))
+        return weights[1:], weights[1:] - weights[:1]
 
     def change(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 6"]:
         """Learned [rotation vector, translation] on top of path and turns; exactly zero at the canonical time."""
-        times = torch.cat([self.canonical_time[None].to(times), times])
-        rows = interpolate_rows(self.table, self.knots, times)
-        return rows[1:] - rows[:1]
+        return self._weights(times)[1] @ self.table
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 4 4"]:
         """T_world_object at `times`."""
-        change = self.change(times)
-        turns = so3_exp(interpolate_rows(self.turns, self.knots, times))
-        return rigid(so3_exp(change[:, :3]) @ turns, interpolate_rows(self.path, self.knots, times) + change[:, 3:])
+        weights, differences = self._weights(times)
+        change = differences @ self.table
+        learned, given = so3_exp(torch.stack([change[:, :3], weights @ self.turns]))
+        return rigid(learned @ given, weights @ self.path + change[:, 3:])
 
     @torch.no_grad()
     def continue_frame(self, before: int, last: int, target: int) -> None:

@@ -34,12 +34,13 @@ class SkinningField(nn.Module):
         return torch.softmax(-0.5 * distances * (-self.log_temperature).exp() + residual, dim=-1)
 
     def weighted_logit_gradient(
-        self, points: Float[Tensor, "N 3"], bones: Bones, factors: Float[Tensor, "N B 3"]
+        self, points: Float[Tensor, "N 3"], bones: Bones, factors: Float[Tensor, "N 3 B"]
     ) -> Float[Tensor, "N 3 3"]:
-        """sum_b factors_b (d logit_b / dx)^T, without forming the N x B x 3 gradients of the residual network."""
+        """sum_b factors_b (d logit_b / dx)^T, without forming the N x 3 x B gradients of the residual network."""
         precisions = bones.precisions() * (-self.log_temperature).exp()
-        offsets = points[:, None, :] - bones.centers
-        gaussian = -torch.einsum("nbi,nbj->nij", factors, torch.einsum("bij,nbj->nbi", precisions, offsets))
+        rows = precisions.transpose(0, 1)  # [3 B 3]
+        pulls = points @ rows.flatten(0, 1).T - (rows * bones.centers).sum(-1).flatten()
+        gaussian = factors @ pulls.unflatten(1, (3, -1)).transpose(1, 2)
         slopes = 1 - torch.tanh(self.hidden(LENGTH * points)).square()
-        per_hidden = factors.transpose(1, 2) @ self.output.weight  # [N 3 H]
-        return gaussian + LENGTH * (per_hidden * slopes[:, None, :]) @ self.hidden.weight
+        per_hidden = factors @ self.output.weight  # [N 3 H]
+        return LENGTH * (per_hidden * slopes[:, None, :]) @ self.hidden.weight - gaussian

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-_SMALL_ANGLE_SQUARED = 1e-6
 
 
 def _rotation_of_outer() -> list[list[float]]:
@@ -25,30 +24,27 @@ def _rotation_of_outer() -> list[list[float]]:
     return rows
 
 
+# Constants are made once a device: a copy to the GPU in every call would stall it.
+
+
 @cache
 def _rotation_of_outer_on(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """That matrix as a tensor, made once a device: a copy to the GPU in every call would stall it."""
+    """That matrix as a tensor."""
     return torch.tensor(_rotation_of_outer(), device=device, dtype=dtype)
 
 
-def skew(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Cross-product matrices: `skew(a) @ b == cross(a, b)`."""
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+@cache
+def _last_row_on(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Of every rigid transform."""
+    return torch.tensor([[0.0, 0.0, 0.0, 1.0]], device=device, dtype=dtype)
 
 
 def so3_exp(rotation_vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of rotation vectors (axis times angle, radians), by Rodrigues' formula."""
-    squared = (rotation_vectors * rotation_vectors).sum(-1)[..., None, None]
-    small = squared < _SMALL_ANGLE_SQUARED
-    # The Taylor branch keeps gradients finite at the identity; `where` needs both branches free of NaN.
-    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
-    sine_term = torch.where(small, 1 - squared / 6, angle.sin() / angle)
-    cosine_term = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / (angle * angle))
-    generators = skew(rotation_vectors)
-    identity = torch.eye(3, dtype=generators.dtype, device=generators.device)
-    return identity + sine_term * generators + cosine_term * (generators @ generators)
+    """Rotation matrices of rotation vectors (axis times angle, radians), through the quaternion: its terms are smooth at zero."""
+    # The root of an exact zero would have an infinite gradient.
+    angle = rotation_vectors.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+    imaginary = 0.5 * torch.sinc(angle / (2 * math.pi)) * rotation_vectors
+    return _unit_quat_to_rotation(torch.cat([torch.cos(0.5 * angle), imaginary], dim=-1))
 
 
 def so3_log(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
@@ -66,8 +62,11 @@ def quat_to_rotation(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 
 
     R is linear in the outer product q q^T: two operations for all N, where its nine entries one by one need forty.
     """
-    unit = torch.nn.functional.normalize(quats, dim=-1)
-    outer = (unit[..., :, None] * unit[..., None, :]).flatten(-2)
+    return _unit_quat_to_rotation(torch.nn.functional.normalize(quats, dim=-1))
+
+
+def _unit_quat_to_rotation(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    outer = (quats[..., :, None] * quats[..., None, :]).flatten(-2)
     return (outer @ _rotation_of_outer_on(outer.device, outer.dtype)).unflatten(-1, (3, 3))
 
 
@@ -99,8 +98,8 @@ def rigid(
 ) -> Float[Tensor, "*batch 4 4"]:
     """Homogeneous transforms x -> R x + t."""
     top = torch.cat([rotations, translations[..., None]], dim=-1)
-    last_row = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
-    return torch.cat([top, last_row], dim=-2)
+    last_row = _last_row_on(top.device, top.dtype)
+    return torch.cat([top, last_row.expand(*top.shape[:-2], 1, 4)], dim=-2)
 
 
 def rigid_inverse(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
@@ -124,36 +123,36 @@ def transform_points(
 
 
 def _cofactor(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Cofactor matrices, det(M) M^-T where M is invertible; its rows are cross products of the rows of M."""
-    a, b, c = matrices.unbind(-2)
-    cross = torch.linalg.cross
-    return torch.stack([cross(b, c), cross(c, a), cross(a, b)], dim=-2)
+    """Cofactor matrices, det(M) M^-T where M is invertible; each row is the cross product of the next two rows of M."""
+    return torch.linalg.cross(matrices.roll(-1, -2), matrices.roll(-2, -2))
 
 
 @torch.no_grad()
-def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 12) -> Float[Tensor, "*batch 3 3"]:
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"], iterations: int = 6) -> Float[Tensor, "*batch 3 3"]:
     """The proper rotation closest to each matrix in the Frobenius norm, without an SVD and without gradient.
 
     max_R tr(R^T M) is the largest eigenvalue of Davenport's 4x4 matrix, a root of the quartic
-    p(l) = l^4 - 2 |M|^2 l^2 - 8 det(M) l + |M|^4 - 4 |cof M|^2 (Shuster, "QUEST", 1981). Newton's method from the upper
-    bound sqrt(3) |M| goes down to it monotonically (near a double root each step only halves the error), and
-    R = d l / d M = -(dp/dM) / (dp/dl) follows in closed form.
+    p(l) = l^4 - 2 |M|^2 l^2 - 8 det(M) l + |M|^4 - 4 |cof M|^2 (Shuster, "QUEST", 1981). All its roots are real, so
+    Laguerre's method goes down to the largest monotonically from the upper bound sqrt(3) |M|, by cubes (near a double
+    root each step still takes more than half of the error). Then R = d l / d M = -(dp/dM) / (dp/dl) in closed form.
     This also holds for det <= 0, where the polar factor would be a reflection. Where the answer is not unique
     (dp/dl = 0: a reflection with equal stretches, or rank below 2) the divisor is kept off zero, and the result is
     a finite matrix that is not a rotation.
     """
-    scale = torch.linalg.matrix_norm(matrices).clamp_min(1e-12)[..., None, None]
+    scale = torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(1e-12)
     unit = matrices / scale  # |M| = 1: one tolerance for all sizes
     cofactor = _cofactor(unit)
-    det = (unit[..., 0, :] * cofactor[..., 0, :]).sum(-1)
+    double_det = 2 * (unit[..., 0, :] * cofactor[..., 0, :]).sum(-1)
     constant = 1 - 4 * cofactor.square().sum((-1, -2))
-    root = torch.full_like(det, 3**0.5)
+    root = torch.full_like(double_det, 3**0.5)
     for _ in range(iterations):
         square = root * root
-        value = (square - 2) * square - 8 * det * root + constant
-        slope = 4 * (square - 1) * root - 8 * det
-        root = root - value / slope.clamp_min(1e-7)
-    square = (root * root)[..., None, None]
-    slope = ((root * root - 1) * root - 2 * det).clamp_min(1e-7)[..., None, None]
+        value = (square - 2) * square - 4 * double_det * root + constant
+        slope = (square - 1) * root - double_det  # of p / 4, as is the curvature 3 l^2 - 1
+        spread = (9 * slope * slope - value * (9 * square - 3)).clamp_min(0).sqrt()
+        root = root - value / (slope + spread).clamp_min(1e-7)
+    root, double_det = root[..., None, None], double_det[..., None, None]
+    square = root * root
+    slope = ((square - 1) * root - double_det).clamp_min(1e-7)
     gram_term = unit @ unit.transpose(-1, -2) @ unit
-    return ((square + 1) * unit + 2 * root[..., None, None] * cofactor - 2 * gram_term) / slope
+    return ((square + 1) * unit + 2 * root * cofactor - 2 * gram_term) / slope

@@ -8,7 +8,7 @@ import torch
 from bags_ns.losses import bone_placement, rigidity, saturating, smoothness, ssim
 from bags_ns.rig.bones import Bones, squared_mahalanobis
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform, deformation_jacobian
-from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolate_rows
+from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolation_weights
 from bags_ns.rig.skeleton import Skeleton, build_tree, topological_order
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import (
@@ -90,7 +90,7 @@ def test_nearest_rotation_is_that_of_the_svd_even_with_negative_determinant(dtyp
     gap = s[:, 1] + flip[:, 2] * s[:, 2]  # zero: two rotations are equally near
     expected = u @ (flip[..., None] * vt)
     well = gap > 0.05
-    found = nearest_rotation(matrices.to(dtype), iterations=20).to(DOUBLE)
+    found = nearest_rotation(matrices.to(dtype)).to(DOUBLE)
     assert torch.det(matrices[well]).min() < -0.1
     assert ((found - expected).abs().amax((1, 2)) * gap)[well].max() < tolerance * 5
     assert torch.isfinite(nearest_rotation(torch.zeros(1, 3, 3))).all()
@@ -201,6 +201,13 @@ def test_several_poses_at_once_are_those_one_by_one():
             assert torch.allclose(one, all_[index])
 
 
+def test_deformation_passes_gradcheck():
+    bones, skinning, points, transforms = random_rig(num_bones=3, num_points=4)
+    poses = torch.stack([transforms, rigid_inverse(transforms)])
+    inputs = (points, factors_of(points), skinning(points, bones), poses)
+    assert torch.autograd.gradcheck(deform, tuple(value.detach().requires_grad_() for value in inputs))
+
+
 def test_bones_that_move_apart_cost_rigidity():
     bones, skinning, points, transforms = random_rig()
     assert rigidity(deformation_jacobian(points, skinning(points, bones), skinning, bones, transforms)) > 1e-3
@@ -261,14 +268,13 @@ def test_table_is_interpolated_between_frames_and_an_entering_frame_continues_it
     assert torch.allclose(path[0] - path[1], TRACKING_DAMPING * (path[1] - path[2]), atol=1e-5)
 
 
-def test_interpolation_is_constant_beyond_the_ends_and_works_for_one_knot():
-    table = torch.tensor([[0.0], [1.0]])
-    assert interpolate_rows(table, torch.tensor([0.2, 0.8]), torch.tensor([0.0, 0.5, 1.0])).flatten().tolist() == [
-        0,
-        0.5,
-        1,
-    ]
-    assert interpolate_rows(table[:1], torch.tensor([0.2]), torch.tensor([0.0, 0.9])).shape == (2, 1)
+def test_interpolation_is_linear_constant_beyond_the_ends_and_works_for_one_knot():
+    knots = torch.tensor([0.2, 0.3, 0.8])
+    weights = interpolation_weights(knots, torch.tensor([0.0, 0.25, 0.55, 1.0]))
+    assert torch.allclose(weights, torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]]), atol=1e-6)
+    uneven = torch.rand(300, generator=generator()).sort().values
+    assert torch.equal(interpolation_weights(uneven, uneven), torch.eye(300)), "a frame's own time is its own row alone"
+    assert torch.equal(interpolation_weights(knots[:1], torch.tensor([0.0, 0.9])), torch.ones(2, 1))
 
 
 def test_bones_are_placed_inside_the_points_and_follow_their_shape():
