@@ -13,7 +13,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from bags_ns.animation.interpolation import rotation_at
-from bags_ns.rig.motion import interpolate_rows
+from bags_ns.rig.motion import interpolation_weights
 
 VIEWS = ("perspective", "default")
 """Types of camera that are rendered."""
@@ -37,18 +37,19 @@ class CameraPath:
         """The path with `factor` times as many steps between its first frame and its last."""
         count = 1 + round((len(self) - 1) * factor)
         frames, places = torch.arange(float(len(self))), torch.linspace(0, len(self) - 1, count)
-        poses = self.cameras.camera_to_worlds
+        between = interpolation_weights(frames, places)
+        poses = self.cameras.camera_to_worlds.float()
         turns = torch.stack([rotation_at(frames, poses[:, :, :3], float(place), "slerp") for place in places])
         cameras = Cameras(
-            camera_to_worlds=torch.cat([turns, interpolate_rows(poses[:, :, 3:], frames, places)], dim=-1),
-            fx=interpolate_rows(self.cameras.fx, frames, places),
-            fy=interpolate_rows(self.cameras.fy, frames, places),
+            camera_to_worlds=torch.cat([turns, (between @ poses[:, :, 3])[..., None]], dim=-1),
+            fx=between @ self.cameras.fx.float(),
+            fy=between @ self.cameras.fy.float(),
             cx=self.cameras.cx[:1],
             cy=self.cameras.cy[:1],
             width=self.cameras.width[:1],
             height=self.cameras.height[:1],
         )
-        return CameraPath(cameras, interpolate_rows(self.times, frames, places), self.fps)
+        return CameraPath(cameras, between @ self.times, self.fps)
 
 
 def load_camera_path(path: Path) -> CameraPath:

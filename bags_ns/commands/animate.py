@@ -34,7 +34,7 @@ def film(model: BagsModel, poses: list[Pose], azimuth: float, size: int) -> Iter
     """
     centers = torch.stack([model.posed_gaussians(pose).centroid() for pose in poses])
     middle = 0.5 * (centers.amin(0) + centers.amax(0))
-    radius = TURNTABLE_RADIUS + float((centers - middle).norm(dim=-1).max())
+    radius = TURNTABLE_RADIUS + (centers - middle).norm(dim=-1).max().item()
     camera = orbit_view(azimuth, math.radians(TURNTABLE_ELEVATION_DEG), radius, middle, size)
     for pose in poses:
         yield render_pose(model, pose, camera)
