@@ -161,6 +161,7 @@ def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatc
     asked = []
     monkeypatch.setattr(PriorConfig, "setup", lambda config: asked.append(config.guidance) or SilentPrior())
     monkeypatch.setattr("bags_ns.priors.turning.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
+    monkeypatch.setattr("bags_ns.priors.turning.TURN_EXCESS", 1.0)
     monkeypatch.setattr("bags_ns.priors.turning.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
     monkeypatch.setattr(pipeline, "prior", SilentPrior())
     monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
