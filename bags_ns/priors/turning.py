@@ -36,8 +36,9 @@ TURN_EXCESS = 1.16
 searches on five made-up animals (60 and 90 degrees, both ways; 1.05 to 1.28)."""
 TURN_STEP_DEG = 2.5
 """Spacing of the turns that are compared, up to half a round either way."""
-NUM_ROUNDS = 2
-"""Turn and elevation are found in turns: at an elevation that is 10 degrees off, turns come out up to a fifth too large."""
+USUAL_ELEVATION_DEG = 10.0
+"""At which turns are compared where none (0) is assumed: compared at an elevation that is 10 degrees off, turns come out a fifth
+too large or too small."""
 ELEVATIONS_DEG = (-10.0, 0.0, 10.0, 20.0, 30.0)
 """Elevations that are compared; the best one lies on a parabola through their errors."""
 
@@ -80,16 +81,15 @@ def find_turn(
         prior: without guidance.
         pictures: see `key_pictures`.
         times: of them, in [0, 1].
-        assumed_elevation: at which turns are compared first, in radians.
+        assumed_elevation: at which turns are compared, in radians; 0 stands for the usual one.
     """
-    judge, count, elevation = ViewJudge(prior, pictures), len(pictures), assumed_elevation
-    for number in range(1, NUM_ROUNDS + 1):
-        of = f"({number} of {NUM_ROUNDS})"
-        with progress_bar(f"Looking how the animal turns {of}", count * (count - 1)) as advance:
-            errors = pair_errors(judge, elevation, partial(advance, None, None))
-        turn = most_likely_turn(errors, times) / TURN_EXCESS
-        with progress_bar(f"Looking how far the camera looks down {of}", len(ELEVATIONS_DEG)) as advance:
-            elevation = most_likely_elevation(judge, turn, times, partial(advance, None, None))
+    judge, count = ViewJudge(prior, pictures), len(pictures)
+    usual = assumed_elevation or math.radians(USUAL_ELEVATION_DEG)
+    with progress_bar("Looking how the animal turns", count * (count - 1)) as advance:
+        errors = pair_errors(judge, usual, partial(advance, None, None))
+    turn = most_likely_turn(errors, times) / TURN_EXCESS
+    with progress_bar("Looking how far the camera looks down", len(ELEVATIONS_DEG)) as advance:
+        elevation = most_likely_elevation(judge, turn, times, partial(advance, None, None))
     say(
         f"Says the prior: the animal turns by {-math.degrees(turn):+.0f} degrees over the clip (left is positive), and the "
         f"camera looks down by {math.degrees(elevation):.0f} (assumed: --elevation-deg {math.degrees(assumed_elevation):.0f})."
