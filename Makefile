@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint clean
 
 demo: $(STAMP)  ## a clip of a made-up animal, trained here, as a turntable video in bags-demo/
 	$(BIN)/bags demo

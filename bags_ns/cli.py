@@ -50,9 +50,9 @@ class Render:
     size: int = 512
     """Side of the turntable's square picture, in pixels (source keeps the video's size)."""
     num_frames: int | None = None
-    """Frames of the turntable; twice the clip's unless given."""
+    """Frames of the turntable; twice the clip's or the track's unless given, so that it goes at half speed."""
     fps: float | None = None
-    """Frames per second of the video; the camera path's own, or 24, unless given."""
+    """Frames per second; those of the camera path, of the track or of the clip unless given."""
     camera_path: Path | None = None
     """JSON file of a camera path, as nerfstudio's viewer saves it (in its size), to film along instead of turning."""
     track: Path | None = None
@@ -75,11 +75,12 @@ class Evaluate:
     load_config: Path
     """config.yml of a run, or a folder that holds runs (all of them are measured, and put into one table)."""
     output: Path | None = None
-    """JSON file for the result; evaluation.json beside the config, or evaluations.json in the folder, unless given."""
+    """JSON file for the result; evaluation.json (evaluation_unposed.json) beside the config, or evaluations.json in the
+    folder, unless given."""
     clip_model: str = "openai/clip-vit-base-patch32"
     """CLIP model in Hugging Face's cache, or a local folder. It, LPIPS and KID are left out where weights are not here."""
     unposed: bool = False
-    """For a run without cameras on data that have them (animal-video --known-cameras False): compares its motion with
+    """For one run without cameras on data that have them (animal-video --known-cameras False): compares its motion with
     the cameras, and shows it from the test views."""
 
     def run(self) -> None:
@@ -107,7 +108,7 @@ class Evaluate:
         truth = TrueClip.of_run(run.pipeline)
         with progress_bar("Evaluating", num_pictures(run.pipeline.datamanager) + len(truth.test)) as advance:
             motion, summary = evaluate_unposed(run.pipeline, truth, lambda: advance(None, None))
-        write_json(self.output or run.folder / "evaluation.json", {"motion": motion, **summary})
+        write_json(self.output or run.folder / "evaluation_unposed.json", {"motion": motion, **summary})
         Console().print(summary_table(summary))
         Console().print(
             "turn {turn_deg:.1f} degrees, truly {true_turn_deg:.1f}; largest error of turn {turn_error_deg:.1f}, of "

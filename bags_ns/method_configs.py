@@ -80,5 +80,5 @@ bags = MethodSpecification(
     config=_bags(), description="An animatable 3-D Gaussian animal from one casual video (bones, skinning, priors)."
 )
 bags_tiny = MethodSpecification(
-    config=_tiny(_bags()), description="bags for two CPU cores: fewer steps, fewer Gaussians, smaller crops."
+    config=_tiny(_bags()), description="bags for two CPU cores: fewer steps, fewer Gaussians."
 )

@@ -137,7 +137,7 @@ class BagsModel(AnimalModel):
 
     @property
     def progress(self) -> float:
-        """Fraction of the run that is done, in [0, 1]; 1 for a model that is not in training."""
+        """Fraction of the run that is done, in [0, 1]."""
         return min(1.0, self.step / max(1, self.run_length))
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:

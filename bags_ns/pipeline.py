@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.model import BagsModel, BagsModelConfig
-from bags_ns.priors.base import PriorError
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
@@ -44,8 +43,8 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """The diffusion prior for the sides that the video does not show."""
-    turn_from_prior: bool = False
-    """Where cameras are unknown and there is a prior, it says before training how far the animal turns over the clip: roughly."""
+    turn_from_prior: bool = True
+    """Where cameras are unknown, a prior that judges single views (small, zero123) says before training how far the animal turns."""
 
 
 class BagsPipeline(VanillaPipeline):
@@ -58,10 +57,6 @@ class BagsPipeline(VanillaPipeline):
     def __init__(self, config: BagsPipelineConfig, device: str | torch.device, **kwargs: Any) -> None:
         # Before any video is read: weights may be missing. A plain object, so that no checkpoint holds it.
         prior = config.prior.setup() if kwargs.get("test_mode", "val") == "val" else None
-        if config.turn_from_prior and prior is not None and prior.camera.views_per_ring > 1:
-            raise PriorError(
-                f"--pipeline.turn-from-prior needs a prior that judges single views; {config.prior.name} does not"
-            )
         from bags_ns.viewer.controls import AnimalControls  # and all exporters: not where only help is asked for
 
         super().__init__(config, device, **kwargs)  # type: ignore[arg-type]  nerfstudio itself gives both
@@ -131,10 +126,8 @@ class BagsPipeline(VanillaPipeline):
 
     def start_turn(self) -> None:
         """Starts the root from the turn over the clip, about the vertical, that the prior finds the most likely."""
-        # Errors are compared here, so the network must say what it expects and not exaggerate it.
-        prior = replace(self.config.prior, guidance=1.0).setup()
-        assert prior is not None
-        data, root = self.datamanager, self.model.root_motion
+        assert self.prior is not None
+        data, root, prior = self.datamanager, self.model.root_motion, self.prior
         frames = keyframe_indices(len(data.clip.times))
         cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
         poses = torch.cat([camera.camera_to_worlds for camera in cameras])
@@ -142,15 +135,18 @@ class BagsPipeline(VanillaPipeline):
         rgba = [self.model.ground_truth(image) for image in images]
         pictures = key_pictures(rgba, poses, Ks, root.path[frames], prior.image_size)
         assumed = math.asin(float(poses[0, 2, 2]))
+        # Errors are compared, so the network must say what it expects and not exaggerate it.
+        guidance, prior.guidance = prior.guidance, 1.0
         turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
+        prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
         phases, model = self.config.phases, self.model
         is_fresh = self._frames is None and not model.frames_entered
-        wanted = self.config.turn_from_prior and not model.cameras_known and self.prior is not None
-        if is_fresh and wanted:
+        can_tell = self.prior is not None and self.prior.camera.views_per_ring == 1
+        if is_fresh and can_tell and self.config.turn_from_prior and not model.cameras_known:
             self.start_turn()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES

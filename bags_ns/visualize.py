@@ -30,6 +30,8 @@ Motion = Callable[[float], Pose]
 
 MIN_SIZE = 16
 """Smallest side of a picture in pixels that a video is made of."""
+SHEET_FRAMES = 24
+"""Most frames of a contact sheet."""
 TURNTABLE_FOV_DEG = 40.0
 TURNTABLE_RADIUS = 2.0
 TURNTABLE_ELEVATION_DEG = 12.0
@@ -114,11 +116,14 @@ def beside_source(
         yield np.concatenate(views, axis=1)
 
 
-def contact_sheet(
-    frames: Sequence[Frame], columns: int, max_frames: int = 24
-) -> UInt8[ndarray, "sheet_height sheet_width 3"]:
+def sheet_places(count: int) -> list[int]:
+    """Places of the frames of a contact sheet, evenly among `count`."""
+    return np.unique(np.linspace(0, count - 1, SHEET_FRAMES).round().astype(int)).tolist()
+
+
+def contact_sheet(frames: Sequence[Frame], columns: int) -> UInt8[ndarray, "sheet_height sheet_width 3"]:
     """Evenly chosen frames of equal size in a grid, left to right and top to bottom, on white."""
-    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, max_frames).round().astype(int))]
+    chosen = [frames[place] for place in sheet_places(len(frames))]
     height, width = chosen[0].shape[:2]
     rows = math.ceil(len(chosen) / columns)
     sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
@@ -148,15 +153,23 @@ def write_film(
     video: bool = True,
 ) -> tuple[Path, Path]:
     """Writes `count` frames into `output_dir`/NAME.mp4 and NAME.png (a contact sheet), and returns both paths."""
-    kept: list[Frame] = []
-    with progress_bar(f"Rendering {name}", count) as advance:
-        for frame in frames:
-            kept.append(frame)
-            advance(None, None)
+    places, shown = set(sheet_places(count)), list[Frame]()
+
+    def watched() -> Iterator[Frame]:
+        with progress_bar(f"Rendering {name}", count) as advance:
+            for index, frame in enumerate(frames):
+                if index in places:
+                    shown.append(frame)
+                advance(None, None)
+                yield frame
+
     film, sheet = output_dir / f"{name}.mp4", output_dir / f"{name}.png"
     if video:
-        write_video(film, kept, fps)
-    write_png(sheet, contact_sheet(kept, columns))
+        write_video(film, watched(), fps)
+    else:
+        for _ in watched():
+            pass
+    write_png(sheet, contact_sheet(shown, columns))
     return film, sheet
 
 

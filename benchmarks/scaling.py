@@ -48,9 +48,13 @@ class Scaling:
     """Costs at each number of frames and of Gaussians, and how their growth compares with that of the number."""
 
     frames: tuple[int, ...] = (30, 90, 300)
-    """Frames of the clips, with the second number of Gaussians."""
+    """Frames of the clips, with `usual_gaussians`."""
     gaussians: tuple[int, ...] = (5_000, 10_000, 20_000, 40_000)
-    """Numbers of Gaussians, with the second number of frames."""
+    """Numbers of Gaussians, with `usual_frames`."""
+    usual_frames: int = 90
+    """Frames where the number of Gaussians changes."""
+    usual_gaussians: int = 10_000
+    """Gaussians where the number of frames changes."""
     size: tuple[int, int] | None = None
     """Width and height of the frames in pixels."""
     repeats: int = 20
@@ -62,8 +66,8 @@ class Scaling:
         """A list of rows for each of the two, and the sizes of the files."""
         size = self.size or ((854, 480) if torch.cuda.is_available() else (256, 144))
         series = {
-            "frames": [Row(count, self.gaussians[1], size, self.repeats) for count in self.frames],
-            "gaussians": [Row(self.frames[1], count, size, self.repeats) for count in self.gaussians],
+            "frames": [Row(count, self.usual_gaussians, size, self.repeats) for count in self.frames],
+            "gaussians": [Row(self.usual_frames, count, size, self.repeats) for count in self.gaussians],
         }
         figures: dict[str, Any] = {"device": device_name(), "size": size}
         for name, rows in series.items():

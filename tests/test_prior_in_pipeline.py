@@ -18,7 +18,7 @@ class FakePrior:
     num_views, image_size = 2, 16
     camera = PriorCamera(fov_deg=40.0, radius_range=(2.0, 2.0), elevation_range_deg=(0.0, 0.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
-    limit = 1.0
+    limit, guidance = 1.0, 1.0
 
     def __init__(self):
         self.network = torch.nn.Linear(4, 4)

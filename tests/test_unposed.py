@@ -19,7 +19,6 @@ from bags_ns.data.images import DataError
 from bags_ns.data.transforms import PosedImage
 from bags_ns.metrics import image_metrics
 from bags_ns.priors.base import PriorCamera
-from bags_ns.priors.config import PriorConfig
 from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
 from bags_ns.trainer import BagsTrainer
 from bags_ns.unposed import (
@@ -141,7 +140,10 @@ class SilentPrior:
     num_views, image_size = 1, 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
-    limit = 1.0
+    limit, guidance = 1.0, 3.0
+
+    def __init__(self):
+        self.asked_at: list[float] = []
 
     def condition(self, images, camera_to_worlds, fovs_deg):
         return None
@@ -153,22 +155,24 @@ class SilentPrior:
         return x.permute(0, 2, 3, 1)
 
     def noise_predictor(self, camera_to_worlds, conditioning):
+        self.asked_at.append(self.guidance)
         return lambda x_t, t: torch.zeros_like(x_t)
 
 
 def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatch):
     """The clip's camera goes 60 degrees round at an elevation of 10: said so, the start is the truth itself."""
-    asked = []
-    monkeypatch.setattr(PriorConfig, "setup", lambda config: asked.append(config.guidance) or SilentPrior())
     monkeypatch.setattr("bags_ns.priors.turning.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
     monkeypatch.setattr("bags_ns.priors.turning.TURN_EXCESS", 1.0)
     monkeypatch.setattr("bags_ns.priors.turning.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
-    monkeypatch.setattr(pipeline, "prior", SilentPrior())
+    prior = SilentPrior()
+    monkeypatch.setattr(pipeline, "prior", prior)
     monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
     root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
     pipeline.prepare_phase(0.0)
+    asked = len(prior.asked_at)
     pipeline.prepare_phase(0.05)
-    assert asked == [1.0]  # guidance would exaggerate
+    assert len(prior.asked_at) == asked and set(prior.asked_at) == {1.0}  # guidance would exaggerate
+    assert prior.guidance == 3.0
     with torch.no_grad():
         report = motion_errors(
             recovered_cameras(pipeline.model, cameras[0]), TrueClip.of_run(pipeline).camera_to_worlds
@@ -186,7 +190,7 @@ def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
     verb = [Path(sys.executable).with_name("bags"), "evaluate", "--load-config", folder, "--unposed"]
     done = subprocess.run(verb, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "truly 60.0" in done.stdout, done.stderr[-2000:]
-    result = json.loads((folder / "evaluation.json").read_text())
+    result = json.loads((folder / "evaluation_unposed.json").read_text())
     assert result["motion"]["true_turn_deg"] == pytest.approx(60.0, abs=0.1)
     assert result["motion"]["turn_deg"] == pytest.approx(math.degrees(0.4), abs=0.5)  # the world leans by the elevation
     assert result["train"]["frames"] == 4 and result["test"]["frames"] == 8

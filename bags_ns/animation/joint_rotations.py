@@ -82,7 +82,7 @@ def fit_rotations(
     parents = skeleton.parents.tolist()
     reached: dict[int, Tensor] = {}
     rotations = torch.empty_like(targets[..., :3, :3])
-    for bone in topological_order(skeleton.parents):
+    for bone in topological_order(parents):
         above = targets[:, bone] if parents[bone] < 0 else reached[parents[bone]]
         pivot = transform_points(above, joints[bone].expand(len(targets), 1, 3))[:, 0]
         children = [child for child, parent in enumerate(parents) if parent == bone]

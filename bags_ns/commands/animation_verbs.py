@@ -18,7 +18,7 @@ class Animate:
     track: Path | None = None
     """JSON file of a pose track made for this run."""
     motion_from: Path | None = None
-    """Another run, whose video's motion is taken over (instead of a track)."""
+    """Another run, whose video's motion is taken over (instead of a track): from and to animals that walk on four legs."""
     output_dir: Path = Path("renders")
     """Folder for the video and the sheet."""
     save_track: Path | None = None

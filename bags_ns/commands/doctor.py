@@ -42,8 +42,12 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
         _package("av", "reading and writing videos", required=True),
         _ffmpeg(),
         _package(
-            "transformers", "--segmenter transformers, the zero123 and imagedream priors", "pip install transformers"
+            "transformers",
+            "--segmenter transformers, the zero123 and imagedream priors",
+            "pip install 'bags-ns[priors]'",
         ),
+        _package("scikit-image", "bags export gltf and web", "pip install 'bags-ns[export]'"),
+        _package("gsply", "bags export spz", "pip install 'bags-ns[export]'"),
         _package("rembg", "--segmenter rembg", "pip install 'bags-ns[segment]'"),
         _segmentation_weights(),
         _space("cache folder", cache_dir or default_cache_dir()),

@@ -8,11 +8,9 @@ from typing import Literal
 
 from bags_ns.animation.pose_track import load_track
 from bags_ns.camera_paths import load_camera_path
-from bags_ns.rigged import track_pose
+from bags_ns.rigged import clip_fps, track_pose
 from bags_ns.runs import open_run
 from bags_ns.visualize import along_path, check_size, write_film, write_views
-
-DEFAULT_FPS = 24.0
 
 
 def render_run(
@@ -35,15 +33,18 @@ def render_run(
         load_track(track)  # says what is wrong before the run is opened, which takes seconds
     pipeline = open_run(load_config).pipeline
     model = pipeline.model
-    motion = model.pose_at if track is None else partial(track_pose, model, load_track(track, model.skeleton))
+    motion, steps, rate = model.pose_at, len(pipeline.datamanager.clip.times), clip_fps(model)
+    if track is not None:
+        played = load_track(track, model.skeleton)
+        motion, steps, rate = partial(track_pose, model, played), len(played.frame_times()), played.fps
     if path is not None:
         path = path.slowed(slow_motion)
         frames = along_path(model, path, motion, bones=kind == "bones")
         return write_film(output_dir, "camera_path", frames, len(path), fps=fps or path.fps)
     if kind != "source":
-        num_frames = round(slow_motion * (num_frames or 2 * len(pipeline.datamanager.clip.times)))
+        num_frames = round(slow_motion * (num_frames or 2 * steps))
     return write_views(
-        pipeline, output_dir, kind=kind, size=size, num_frames=num_frames, fps=fps or DEFAULT_FPS, motion=motion
+        pipeline, output_dir, kind=kind, size=size, num_frames=num_frames, fps=fps or rate, motion=motion
     )
 
 

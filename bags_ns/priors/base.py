@@ -50,6 +50,8 @@ class DiffusionPrior(Protocol):
     """Side in pixels of the square pictures that it takes."""
     alphas_cumprod: Float[Tensor, " steps"]
     """Share of signal variance at each of its diffusion steps."""
+    guidance: float
+    """Strength of its classifier-free guidance."""
     limit: float
     """Largest magnitude of a clean picture in its space: 1 for pixels, infinite for latents."""
 

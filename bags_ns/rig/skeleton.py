@@ -32,23 +32,21 @@ def build_tree(centers: Float[Tensor, "B 3"], trajectories: Float[Tensor, "T B 3
     return torch.from_numpy(parents.astype(np.int64)).to(centers.device)
 
 
-def topological_order(parents: Int[Tensor, " B"]) -> list[int]:
+def topological_order(parents: list[int]) -> list[int]:
     """Bones so ordered that each comes after its parent."""
     children: dict[int, list[int]] = {}
-    for bone, parent in enumerate(parents.tolist()):
+    for bone, parent in enumerate(parents):
         children.setdefault(parent, []).append(bone)
     order = list(children.get(-1, []))
     for bone in order:  # grows while it is walked
         order.extend(children.get(bone, []))
     if len(order) != len(parents):
-        raise ValueError(
-            f"parents {parents.tolist()} are not one tree: {len(order)} of {len(parents)} bones hang on a root"
-        )
+        raise ValueError(f"parents {parents} are not one tree: {len(order)} of {len(parents)} bones hang on a root")
     return order
 
 
 class Skeleton(nn.Module):
-    """Tree, joint names and bone order, kept in the checkpoint. A bone hangs on its parent at its joint.
+    """Tree, joints and their names, kept in the checkpoint. A bone hangs on its parent at its joint.
 
     Before `rebuild` every bone is a child of bone 0.
     """
@@ -87,8 +85,9 @@ class Skeleton(nn.Module):
         by its own change first and then by all of its ancestors'.
         """
         result = list(T_parent_child.unbind(-3))
-        for bone in topological_order(self.parents):
-            parent = int(self.parents[bone])
+        parents = self.parents.tolist()  # one wait for the device instead of one a bone
+        for bone in topological_order(parents):
+            parent = parents[bone]
             if parent >= 0:
                 result[bone] = result[parent] @ result[bone]
         return torch.stack(result, dim=-3)

@@ -112,7 +112,7 @@ def test_a_slowed_path_goes_round_between_its_cameras(folder):
 
 
 def test_a_track_is_played_on_a_turntable(folder, monkeypatch):
-    words = ("render", "--load-config", "run", "--size", SIZE, "--num-frames", 2)
+    words = ("render", "--load-config", "run", "--size", SIZE, "--num-frames", 2, "--fps", 24)
     for name, track in (("video", ()), ("shared", ("--track", "shared.json")), ("still", ("--track", "still.json"))):
         assert bags(monkeypatch, folder, *words, "--output-dir", name, *track, "--slow-motion", 2) == 0
     films = {name: film(folder / f"{name}/turntable.mp4") for name in ("video", "shared", "still")}

@@ -28,7 +28,7 @@ class KnowingPrior:
     num_views, image_size = 1, 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
-    limit = 1.0
+    limit, guidance = 1.0, 1.0
 
     def __init__(self, turn_deg, elevation_deg=0.0):
         self.azimuths = math.radians(turn_deg) * TIMES
