@@ -42,6 +42,7 @@ def trainer_on(clip, tmp_path, known_cameras):
     parser.known_cameras, parser.cache_dir, parser.crop_size = known_cameras, tmp_path / "cache", 48
     config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
+    config.pipeline.turn_from_prior = False  # it takes a minute
     config.set_timestamp()
     trainer = BagsTrainer(config)
     trainer.setup()
