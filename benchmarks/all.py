@@ -1,4 +1,4 @@
-"""Makes every table of docs/RESULTS.md anew, one script after the other, into one folder.
+"""Runs the scripts behind docs/RESULTS.md, one after the other, into one folder.
 
     python benchmarks/all.py --data DATA                      everything, in the full setting with CUDA, else the small one
     python benchmarks/all.py --list                           what there is, and what would be run
