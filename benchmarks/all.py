@@ -75,6 +75,9 @@ JOBS = {
         full="--creatures 3 --method bags",
         clips=("fox_arc", "fox_static", "husky_arc", "husky_static"),
     ),
+    "silhouettes": Job(
+        "Silhouettes without weights", "silhouettes.py {clips} --output {out}/silhouettes.json", clips=("camel",)
+    ),
     "turning": Job(
         "Turning without cameras",
         "turning.py {clips} --crop-size 128 --output-dir {out}/turning",
