@@ -54,7 +54,7 @@ class BagsModelConfig(AnimalModelConfig):
     root_loss_scale: float = 0.1
     """Root motion beyond this costs hardly more: the animal really walks or turns."""
     root_smoothness_loss_mult: float = 30.0
-    """Weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
+    """Further weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
     least_motion_loss_mult: float = 3.0
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
     flow_loss_mult: float = 0.0
@@ -321,12 +321,13 @@ class BagsModel(AnimalModel):
 
     def _root_losses(self, root_change: Float[Tensor, "K 3 6"]) -> dict[str, Tensor]:
         """Losses of the root's motion before, at and after K times."""
-        terms = {"smoothness": losses.smoothness(root_change.transpose(0, 1))}
+        smoothness = losses.smoothness(root_change.transpose(0, 1))
+        terms = {"smoothness": smoothness}
         if self.cameras_known:
             squares = root_change[:, 1].unflatten(-1, (2, 3)).square().sum(-1)
             terms["root"] = losses.saturating(squares, self.config.root_loss_scale)
         else:
-            terms["root_smoothness"] = losses.smoothness(root_change.transpose(0, 1))
+            terms["root_smoothness"] = smoothness
         return terms
 
     # --- nerfstudio's evaluation -------------------------------------------------------------------------------------

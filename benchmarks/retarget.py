@@ -3,8 +3,8 @@
     python benchmarks/retarget.py SOURCE_RUN TARGET_RUN
 
 The figures are correlations over the clip of each paw's way, in the frame of the animal, between the source as its video
-moves it and the target as the retargeted track does: what an export of the track would show. Each animal's paws are found
-in its own video by `find_extremities`, as the retargeting finds them; which paw is the left one is what the
+moves it and the target as the retargeted track does: how well the paths that it is given are met. Each animal's paws are
+found in its own video by `find_extremities`, as the retargeting finds them; which paw is the left one is what the
 reconstruction says. A paw that hardly moves at the source is named and not counted.
 """
 
