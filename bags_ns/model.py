@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,8 @@ from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.deformation import deform, deformation_jacobian
-from bags_ns.rig.motion import bone_transforms
+from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, normalised_silhouette
+from bags_ns.rig.motion import bone_transforms, interpolation_weights
 
 DENSIFICATION_SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
@@ -57,6 +59,10 @@ class BagsModelConfig(AnimalModelConfig):
     """Further weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
     least_motion_loss_mult: float = 3.0
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
+    gait_loss_mult: float = 400.0
+    """Weight of the squared change of the bones' twists over a period of the gait, where their motion repeats; 0: not looked for."""
+    gait_samples: int = 8
+    """Times, drawn at random each step, at which poses a period apart are compared."""
     flow_loss_mult: float = 0.0
     """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
     aspect_loss_mult: float = 0.1
@@ -96,6 +102,7 @@ class BagsModel(AnimalModel):
         super().populate_modules()
         self.run_length = 0
         self.frames_entered: set[int] = set()
+        self.gait_sought, self.has_gait = False, False
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
 
@@ -107,6 +114,7 @@ class BagsModel(AnimalModel):
             "run_length": self.run_length,
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
+            "gait": (self.gait_sought, self.has_gait),
             "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
@@ -114,6 +122,7 @@ class BagsModel(AnimalModel):
         """Takes it back."""
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
+        self.gait_sought, self.has_gait = state["gait"]
         for name, values in state.get("densification", {}).items():
             self.strategy_state[name] = None if values is None else values.to(self.device)
 
@@ -173,6 +182,21 @@ class BagsModel(AnimalModel):
                 self.bone_motion.continue_frame(before, neighbour, frame)
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
+
+    @torch.no_grad()
+    def find_gait(self, silhouettes: Iterable[Float[Tensor, "H W"]]) -> None:
+        """Looks (once) for the time after which the motion repeats, in the bones and in the silhouettes of all train frames."""
+        self.gait_sought = True
+        if not self.config.gait_loss_mult or self.field is not None:
+            return
+        motion = self.bone_motion
+        times = torch.linspace(0, 1, SAMPLES_A_FRAME * (len(motion.knots) - 1) + 1, device=self.device)
+        pictures = torch.stack([normalised_silhouette(alpha) for alpha in silhouettes])
+        seen = interpolation_weights(motion.knots, times) @ pictures
+        period = find_period([motion(times)[..., 3:].flatten(1), seen])
+        if period is not None:
+            self.has_gait = True
+            motion.period.fill_(period)
 
     # --- densification -----------------------------------------------------------------------------------------------
 
@@ -317,7 +341,11 @@ class BagsModel(AnimalModel):
     def _bone_motion_losses(self, twists: Float[Tensor, "K 3 B 6"], of_root: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the bones' motion before, at and after K times, with those of the root."""
         smoothness = losses.smoothness(twists.transpose(0, 1)) + of_root["smoothness"]
-        return of_root | {"smoothness": smoothness, "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean()}
+        terms = of_root | {"smoothness": smoothness, "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean()}
+        if self.has_gait:
+            change = self.bone_motion.change_over_period(self.config.gait_samples)
+            terms["gait"] = change.square().sum(-1).mean()
+        return terms
 
     def _root_losses(self, root_change: Float[Tensor, "K 3 6"]) -> dict[str, Tensor]:
         """Losses of the root's motion before, at and after K times."""

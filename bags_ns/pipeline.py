@@ -20,6 +20,7 @@ from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
 from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
+from bags_ns.progress import say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 
 MOVED = 0.05
@@ -141,6 +142,16 @@ class BagsPipeline(VanillaPipeline):
         prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
+    def _look_for_gait(self) -> None:
+        """Says how often the motion repeats, if it does."""
+        model, clip = self.model, self.datamanager.clip
+        images = (self.datamanager.train_image(index)[1] for index in range(len(clip.times)))
+        model.find_gait(model.ground_truth(image)[..., 3] for image in images)
+        if model.has_gait:
+            period = float(model.bone_motion.period)
+            seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
+            say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip.")
+
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
         phases, model = self.config.phases, self.model
@@ -152,6 +163,8 @@ class BagsPipeline(VanillaPipeline):
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:
             model.place_bones()
+        if phase is Phase.JOINT and not model.gait_sought:
+            self._look_for_gait()
         clip = self.datamanager.clip
         frames = phases.window(progress, clip.canonical_index, len(clip.times))
         if frames != self._frames:

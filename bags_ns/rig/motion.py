@@ -68,7 +68,8 @@ class FourierTimeCode(nn.Module):
 class BoneMotion(nn.Module):
     """Twists of the bones over time: a network of a Fourier time code, plus a table over the frames that is interpolated.
 
-    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero.
+    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero. `period` is the time after
+    which the motion repeats; 0 as long as none is known.
     """
 
     knots: Tensor
@@ -91,6 +92,7 @@ class BoneMotion(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
+        self.period = nn.Parameter(torch.zeros(()))
         self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
@@ -104,6 +106,12 @@ class BoneMotion(nn.Module):
         by_frame = (weights[1:] - weights[:1]) @ self.table.flatten(1)
         twists = ((smooth[1:] - smooth[:1]) * moving[:, None] + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
+
+    def change_over_period(self, count: int) -> Float[Tensor, "K B 6"]:
+        """How the twists change from `count` random times to one period later, differentiable in the period too."""
+        starts = (1 - self.period.detach()) * torch.rand(count, device=self.knots.device)
+        before, after = self(torch.cat([starts, starts + self.period])).chunk(2)
+        return after - before
 
     @property
     def mean_spacing(self) -> float:

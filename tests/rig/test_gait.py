@@ -1,0 +1,100 @@
+"""The period of a gait: found where motion repeats, and only there."""
+
+import math
+
+import pytest
+import torch
+
+from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, normalised_silhouette, repetition
+from bags_ns.rig.motion import BoneMotion
+
+FRAMES = 60
+
+
+def sampled(motion, frames=FRAMES):
+    """A function of time in [0, 1] at the times that periods are looked for at."""
+    return motion(torch.linspace(0, 1, SAMPLES_A_FRAME * (frames - 1) + 1, dtype=torch.float64)[:, None])
+
+
+def walk(times, period, harmonics=3, legs=4):
+    """Paths of legs, each a quarter of a period after the last."""
+    phases = 2 * math.pi * (times / period + torch.arange(legs) / 4)
+    return sum((k * phases + k).sin() / k**2 for k in range(1, harmonics + 1))
+
+
+@pytest.mark.parametrize("period", [0.15, 0.288, 0.434, 0.6])
+def test_the_period_of_a_walk_is_found_to_half_a_frame(period):
+    assert find_period([sampled(lambda t: walk(t, period))]) == pytest.approx(period, abs=0.6 / FRAMES)
+
+
+def test_a_drift_and_noise_change_little():
+    noise = 0.05 * torch.randn(SAMPLES_A_FRAME * (FRAMES - 1) + 1, 4, generator=torch.Generator().manual_seed(0))
+    drifting = sampled(lambda t: walk(t, 0.3) + 3 * t + 2 * t**2) + noise
+    assert find_period([drifting]) == pytest.approx(0.3, abs=1 / FRAMES)
+
+
+def test_bones_tell_a_period_from_half_of_it_where_silhouettes_do_not():
+    legs = sampled(lambda t: walk(t, 0.4, harmonics=1))
+    outline = legs.abs()  # the same when the sides have changed places
+    assert find_period([outline]) == pytest.approx(0.2, abs=0.5 / FRAMES)
+    assert find_period([legs, outline]) == pytest.approx(0.4, abs=0.5 / FRAMES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_does_not_repeat_has_no_period(seed):
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randn(FRAMES, 96, generator=generator).cumsum(0)
+    wandering = torch.nn.functional.interpolate(
+        steps.T[None], SAMPLES_A_FRAME * (FRAMES - 1) + 1, mode="linear", align_corners=True
+    )[0].T
+    assert find_period([wandering]) is None
+    assert find_period([sampled(lambda t: torch.exp(-(((t - 0.5) / 0.1) ** 2)))]) is None, "one nod"
+    assert find_period([sampled(torch.zeros_like)]) is None, "a statue"
+
+
+def test_a_clip_too_short_for_a_period_has_none():
+    assert find_period([sampled(lambda t: walk(t, 0.5), frames=3)]) is None
+
+
+def test_repetition_is_one_after_no_time_and_after_a_period():
+    values = repetition(sampled(lambda t: walk(t, 0.25)), 120)
+    assert values[0] == pytest.approx(1)
+    assert values[59] == pytest.approx(1, abs=0.05)
+
+
+def test_a_normalised_silhouette_does_not_depend_on_place_and_size():
+    ys, xs = torch.meshgrid(torch.arange(200.0), torch.arange(300.0), indexing="ij")
+
+    def blob(x, y, size):
+        return ((((xs - x) / 1.5) ** 2 + (ys - y) ** 2).sqrt() < size).float()
+
+    one, other = normalised_silhouette(blob(100, 80, 30)), normalised_silhouette(blob(190, 110, 50))
+    assert (one - other).abs().mean() < 0.005 < one.mean()
+    assert normalised_silhouette(torch.zeros(20, 30)).abs().max() == 0
+
+
+def test_motion_that_repeats_changes_nothing_over_its_period_and_other_motion_does():
+    torch.manual_seed(0)
+    knots = torch.linspace(0, 1, 31)
+    motion = BoneMotion(5, knots, 0.5)
+    with torch.no_grad():
+        motion.table.copy_((2 * math.pi * knots / 0.4).sin()[:, None, None] * torch.randn(5, 6))
+        motion.period.fill_(0.4)
+        repeated = motion.change_over_period(50).square().mean()
+        motion.period.fill_(0.3)
+        assert motion.change_over_period(50).square().mean() > 100 * repeated
+
+
+def test_the_period_itself_is_learned():
+    torch.manual_seed(0)
+    knots = torch.linspace(0, 1, 61)
+    motion = BoneMotion(5, knots, 0.5)
+    with torch.no_grad():
+        motion.table.copy_((2 * math.pi * knots / 0.4).sin()[:, None, None] * torch.randn(5, 6))
+        motion.period.fill_(0.37)
+    optimizer = torch.optim.Adam([motion.period], lr=1e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        motion.change_over_period(32).square().mean().backward()
+        optimizer.step()
+    assert motion.period.item() == pytest.approx(0.4, abs=0.005)
