@@ -157,7 +157,9 @@ class BagsModel(AnimalModel):
         for name in ("bones", "skinning", "root_motion"):
             groups[name] = list(getattr(self, name).parameters())
         groups["bone_table"] = [self.bone_motion.table]
-        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
+        groups["gait"] = [self.bone_motion.period]
+        apart = ("table", "period")
+        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name not in apart]
         return groups
 
     def place_bones(self) -> None:
@@ -193,7 +195,7 @@ class BagsModel(AnimalModel):
         times = torch.linspace(0, 1, SAMPLES_A_FRAME * (len(motion.knots) - 1) + 1, device=self.device)
         pictures = torch.stack([normalised_silhouette(alpha) for alpha in silhouettes])
         seen = interpolation_weights(motion.knots, times) @ pictures
-        period = find_period([motion(times)[..., 3:].flatten(1), seen])
+        period = find_period(motion(times)[..., 3:].flatten(1), seen)
         if period is not None:
             self.has_gait = True
             motion.period.fill_(period)

@@ -6,8 +6,6 @@ Bones tell the sides apart and do not see the camera move, but follow each frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -23,31 +21,38 @@ LEAST_REPETITION = 0.2
 """Motion that repeats less is not taken for a gait."""
 ABOUT_AS_GOOD = 0.8
 """The shortest period that reaches this part of the best one's repetition is taken: its multiples are periods too."""
+NEAR = 0.08
+"""Part of a period by which the bones' own may differ from the one that silhouettes agreed to."""
 PICTURE_SIZE = 48
 """Side of a normalised silhouette, in pixels."""
 PICTURE_REACH = 5.8
 """From the middle of such a picture to its edge, in standard deviations of the silhouette's height."""
 
 
-def find_period(motions: Sequence[Float[Tensor, "S _"]]) -> float | None:
-    """The time after which all of some motions repeat, as a part of the clip; None if they do not.
+def find_period(bones: Float[Tensor, "S D"], silhouettes: Float[Tensor, "S E"]) -> float | None:
+    """The time after which a motion repeats, as a part of the clip; None if it does not.
+
+    Both choose among the periods that either could have; its exact length is the bones' alone, for which the camera stands
+    still.
 
     Args:
-        motions: of one animal, at S times, evenly over the clip, `SAMPLES_A_FRAME` a frame.
+        bones: paths of the bones at S times, evenly over the clip, `SAMPLES_A_FRAME` a frame.
+        silhouettes: pictures of the animal's outline at the same times.
     """
-    count = len(motions[0])
+    count = len(bones)
     shortest, longest = SHORTEST_FRAMES * SAMPLES_A_FRAME, int(LONGEST_PART * (count - 1))
     if longest < shortest + 2:
         return None
-    values = torch.stack([repetition(motion, longest) for motion in motions]).mean(0)
+    of_bones = repetition(bones, longest)
+    values = 0.5 * (of_bones + repetition(silhouettes, longest))
     is_peak = (values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])
     peaks = [lag for lag in (1 + torch.nonzero(is_peak).flatten()).tolist() if lag >= shortest]
     best = max((float(values[lag]) for lag in peaks), default=0.0)
     if best < LEAST_REPETITION:
         return None
     lag = next(lag for lag in peaks if values[lag] >= ABOUT_AS_GOOD * best)
-    before, at, after = values[lag - 1 : lag + 2].tolist()  # their parabola's highest point
-    return (lag + 0.5 * (before - after) / (before - 2 * at + after)) / (count - 1)
+    near = slice(round((1 - NEAR) * lag), round((1 + NEAR) * lag) + 1)
+    return (near.start + int(of_bones[near].argmax())) / (count - 1)
 
 
 def repetition(motion: Float[Tensor, "S D"], longest: int) -> Float[Tensor, " L"]:
