@@ -56,7 +56,6 @@ def _bags() -> BagsTrainerConfig:
             "skinning": _group(1e-3, 0.1, RIG),
             "bone_motion": _group(2e-3, 0.02, RIG),
             "bone_table": _group(4e-3, 0.02, RIG),
-            "gait": _group(2e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
             "field": _group(8e-4, 0.02, RIG),
         },

@@ -157,9 +157,7 @@ class BagsModel(AnimalModel):
         for name in ("bones", "skinning", "root_motion"):
             groups[name] = list(getattr(self, name).parameters())
         groups["bone_table"] = [self.bone_motion.table]
-        groups["gait"] = [self.bone_motion.period]
-        apart = ("table", "period")
-        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name not in apart]
+        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
         return groups
 
     def place_bones(self) -> None:

@@ -74,6 +74,7 @@ class BoneMotion(nn.Module):
 
     knots: Tensor
     canonical_time: Tensor
+    period: Tensor
 
     def __init__(
         self,
@@ -92,9 +93,9 @@ class BoneMotion(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
-        self.period = nn.Parameter(torch.zeros(()))
         self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
+        self.register_buffer("period", torch.zeros(()))
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
@@ -108,8 +109,8 @@ class BoneMotion(nn.Module):
         return twists - twists.mean(dim=1, keepdim=True)
 
     def change_over_period(self, count: int) -> Float[Tensor, "K B 6"]:
-        """How the twists change from `count` random times to one period later, differentiable in the period too."""
-        starts = (1 - self.period.detach()) * torch.rand(count, device=self.knots.device)
+        """How the twists change from `count` random times to one period later."""
+        starts = (1 - self.period) * torch.rand(count, device=self.knots.device)
         before, after = self(torch.cat([starts, starts + self.period])).chunk(2)
         return after - before
 

@@ -88,18 +88,3 @@ def test_motion_that_repeats_changes_nothing_over_its_period_and_other_motion_do
         repeated = motion.change_over_period(50).square().mean()
         motion.period.fill_(0.3)
         assert motion.change_over_period(50).square().mean() > 100 * repeated
-
-
-def test_the_period_itself_is_learned():
-    torch.manual_seed(0)
-    knots = torch.linspace(0, 1, 61)
-    motion = BoneMotion(5, knots, 0.5)
-    with torch.no_grad():
-        motion.table.copy_((2 * math.pi * knots / 0.4).sin()[:, None, None] * torch.randn(5, 6))
-        motion.period.fill_(0.37)
-    optimizer = torch.optim.Adam([motion.period], lr=1e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        motion.change_over_period(32).square().mean().backward()
-        optimizer.step()
-    assert motion.period.item() == pytest.approx(0.4, abs=0.005)
