@@ -19,8 +19,8 @@ from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.deformation import deform, deformation_jacobian
-from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, normalised_silhouette
-from bags_ns.rig.motion import bone_transforms, interpolation_weights
+from bags_ns.rig.gait import gait_period
+from bags_ns.rig.motion import bone_transforms
 
 DENSIFICATION_SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
@@ -102,7 +102,8 @@ class BagsModel(AnimalModel):
         super().populate_modules()
         self.run_length = 0
         self.frames_entered: set[int] = set()
-        self.gait_sought, self.has_gait = False, False
+        self.gait_sought = False
+        self.gait_period: float | None = None
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
 
@@ -114,7 +115,8 @@ class BagsModel(AnimalModel):
             "run_length": self.run_length,
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
-            "gait": (self.gait_sought, self.has_gait),
+            "gait_sought": self.gait_sought,
+            "gait_period": self.gait_period,
             "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
@@ -122,7 +124,7 @@ class BagsModel(AnimalModel):
         """Takes it back."""
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
-        self.gait_sought, self.has_gait = state["gait"]
+        self.gait_sought, self.gait_period = state.get("gait_sought", True), state.get("gait_period")
         for name, values in state.get("densification", {}).items():
             self.strategy_state[name] = None if values is None else values.to(self.device)
 
@@ -183,20 +185,11 @@ class BagsModel(AnimalModel):
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
 
-    @torch.no_grad()
     def find_gait(self, silhouettes: Iterable[Float[Tensor, "H W"]]) -> None:
-        """Looks (once) for the time after which the motion repeats, in the bones and in the silhouettes of all train frames."""
+        """Looks (once) for the time after which the animal's motion repeats, given the silhouettes of all train frames."""
         self.gait_sought = True
-        if not self.config.gait_loss_mult or self.field is not None:
-            return
-        motion = self.bone_motion
-        times = torch.linspace(0, 1, SAMPLES_A_FRAME * (len(motion.knots) - 1) + 1, device=self.device)
-        pictures = torch.stack([normalised_silhouette(alpha) for alpha in silhouettes])
-        seen = interpolation_weights(motion.knots, times) @ pictures
-        period = find_period(motion(times)[..., 3:].flatten(1), seen)
-        if period is not None:
-            self.has_gait = True
-            motion.period.fill_(period)
+        if self.config.gait_loss_mult and self.field is None:
+            self.gait_period = gait_period(self.bone_motion, silhouettes)
 
     # --- densification -----------------------------------------------------------------------------------------------
 
@@ -342,8 +335,8 @@ class BagsModel(AnimalModel):
         """Losses of the bones' motion before, at and after K times, with those of the root."""
         smoothness = losses.smoothness(twists.transpose(0, 1)) + of_root["smoothness"]
         terms = of_root | {"smoothness": smoothness, "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean()}
-        if self.has_gait:
-            change = self.bone_motion.change_over_period(self.config.gait_samples)
+        if self.gait_period is not None:
+            change = self.bone_motion.change_over(self.gait_period, self.config.gait_samples)
             terms["gait"] = change.square().sum(-1).mean()
         return terms
 

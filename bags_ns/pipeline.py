@@ -143,12 +143,11 @@ class BagsPipeline(VanillaPipeline):
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
     def _look_for_gait(self) -> None:
-        """Says how often the motion repeats, if it does."""
+        """Lets the model look for its gait, and says what it found."""
         model, clip = self.model, self.datamanager.clip
         images = (self.datamanager.train_image(index)[1] for index in range(len(clip.times)))
         model.find_gait(model.ground_truth(image)[..., 3] for image in images)
-        if model.has_gait:
-            period = float(model.bone_motion.period)
+        if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
             say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip.")
 

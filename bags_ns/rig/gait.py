@@ -6,10 +6,14 @@ Bones tell the sides apart and do not see the camera move, but follow each frame
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from bags_ns.rig.motion import BoneMotion, interpolation_weights
 
 SAMPLES_A_FRAME = 4
 """Motion is compared with itself at so many times a frame."""
@@ -29,8 +33,21 @@ PICTURE_REACH = 5.8
 """From the middle of such a picture to its edge, in standard deviations of the silhouette's height."""
 
 
-def find_period(bones: Float[Tensor, "S D"], silhouettes: Float[Tensor, "S E"]) -> float | None:
+@torch.no_grad()
+def gait_period(motion: BoneMotion, silhouettes: Iterable[Float[Tensor, "H W"]]) -> float | None:
     """The time after which a motion repeats, as a part of the clip; None if it does not.
+
+    Args:
+        motion: of all frames, as far as it is trained.
+        silhouettes: alpha of the frames at the motion's knots.
+    """
+    times = torch.linspace(0, 1, SAMPLES_A_FRAME * (len(motion.knots) - 1) + 1, device=motion.knots.device)
+    pictures = torch.stack([normalised_silhouette(alpha) for alpha in silhouettes])
+    return find_period(motion(times)[..., 3:].flatten(1), interpolation_weights(motion.knots, times) @ pictures)
+
+
+def find_period(bones: Float[Tensor, "S D"], silhouettes: Float[Tensor, "S E"]) -> float | None:
+    """The time after which sampled motions repeat, as a part of the clip; None if they do not.
 
     Both choose among the periods that either could have; its exact length is the bones' alone, for which the camera stands
     still.

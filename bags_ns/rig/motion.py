@@ -68,13 +68,11 @@ class FourierTimeCode(nn.Module):
 class BoneMotion(nn.Module):
     """Twists of the bones over time: a network of a Fourier time code, plus a table over the frames that is interpolated.
 
-    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero. `period` is the time after
-    which the motion repeats; 0 as long as none is known.
+    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero.
     """
 
     knots: Tensor
     canonical_time: Tensor
-    period: Tensor
 
     def __init__(
         self,
@@ -95,7 +93,6 @@ class BoneMotion(nn.Module):
         self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
         self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
-        self.register_buffer("period", torch.zeros(()))
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
@@ -108,10 +105,10 @@ class BoneMotion(nn.Module):
         twists = ((smooth[1:] - smooth[:1]) * moving[:, None] + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
 
-    def change_over_period(self, count: int) -> Float[Tensor, "K B 6"]:
-        """How the twists change from `count` random times to one period later."""
-        starts = (1 - self.period) * torch.rand(count, device=self.knots.device)
-        before, after = self(torch.cat([starts, starts + self.period])).chunk(2)
+    def change_over(self, period: float, count: int) -> Float[Tensor, "K B 6"]:
+        """How the twists change from `count` random times to one `period` later."""
+        starts = (1 - period) * torch.rand(count, device=self.knots.device)
+        before, after = self(torch.cat([starts, starts + period])).chunk(2)
         return after - before
 
     @property
