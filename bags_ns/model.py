@@ -17,8 +17,10 @@ from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import RenderOutput, render
-from bags_ns.rig.deformation import deform, deformation_jacobian
+from bags_ns.rig.deformation import deform
 from bags_ns.rig.motion import bone_transforms
+from bags_ns.rig.replay import ReplayedLoss
+from bags_ns.rigidity import DeformationRigidity
 
 DENSIFICATION_SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
@@ -98,6 +100,7 @@ class BagsModel(AnimalModel):
         self.frames_entered: set[int] = set()
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
+        self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
 
     # --- state of the run --------------------------------------------------------------------------------------------
 
@@ -225,7 +228,7 @@ class BagsModel(AnimalModel):
         means, covars = deform(self.means, self.covariance_factors(), weights, roots[:, None] @ transforms)
         terms = self._frame_losses(frames, means, covars)
         if self.bones_placed:
-            terms |= self._rig_losses(transforms[0], weights)
+            terms |= self._rig_losses(transforms[0])
             terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
         return self._weighted(terms)
 
@@ -303,14 +306,11 @@ class BagsModel(AnimalModel):
             terms["ssim"] = 1 - losses.ssim(rgb[inside], wanted[inside], self.config.ssim_stride)
         return terms
 
-    def _rig_losses(
-        self, T_object_canonical: Float[Tensor, "B 4 4"], weights: Float[Tensor, "N B"]
-    ) -> dict[str, Tensor]:
+    def _rig_losses(self, T_object_canonical: Float[Tensor, "B 4 4"]) -> dict[str, Tensor]:
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
-        points = self.means[sample]
-        jacobians = deformation_jacobian(points, weights[sample], self.skinning, self.bones, T_object_canonical)
+        points = self.means.index_select(0, sample)
         return {
-            "rigidity": losses.rigidity(jacobians),
+            "rigidity": self.rigidity(points, T_object_canonical),
             "bone_placement": losses.bone_placement(self.bones.centers, points.detach()),
         }
 
