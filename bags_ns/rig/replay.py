@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 PLAIN_CALLS = 5
-"""Calls before the capture, which costs as much as a hundred: a viewer beside training makes fewer between two steps."""
+"""Calls before the capture, which costs as much as many: a viewer beside training makes fewer between two steps."""
 _WARM_UP_CALLS = 3
 """On the stream of the capture: libraries set themselves up in them, which cannot be captured."""
+_one_capture = threading.Lock()
+"""Each waits for the whole device when it begins, and that must not be while another is going on."""
 
 
 class Replay(threading.local):
@@ -41,21 +43,21 @@ class Replay(threading.local):
         return tuple(output.clone() for output in self._outputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+        # nerfstudio's viewer stops a render at any line, by a trace; a capture must come to its end.
         trace = sys.gettrace()
-        sys.settrace(
-            None
-        )  # nerfstudio's viewer stops its renders at any line by a trace: a capture must come to its end
+        sys.settrace(None)
         try:
-            self._inputs = tuple(value.detach().clone() for value in inputs)
-            stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UP_CALLS):
-                    self._function(*self._inputs)
-            # Other threads may go on using the device meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._outputs = tuple(output.detach() for output in self._function(*self._inputs))
-            self._graph = graph
+            with _one_capture:
+                self._inputs = tuple(value.detach().clone() for value in inputs)
+                stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    for _ in range(_WARM_UP_CALLS):
+                        self._function(*self._inputs)
+                # What other threads do on the device meanwhile is no error of this one's.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    self._outputs = tuple(output.detach() for output in self._function(*self._inputs))
+                self._graph = graph
         finally:
             sys.settrace(trace)
 
