@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -28,10 +28,13 @@ from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.bones import Bones
 from bags_ns.rig.deformation import deform
 from bags_ns.rig.field import DeformationField
-from bags_ns.rig.motion import BoneMotion, Pose, RootMotion, bone_transforms
+from bags_ns.rig.motion import BoneMotion, FixedMotion, Pose, RootMotion, bone_transforms
+from bags_ns.rig.replay import Replay
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import quat_to_rotation
+
+Kept = TypeVar("Kept")
 
 OPAQUE = 0.3
 """Gaussians above this opacity count as part of the animal where bones are placed."""
@@ -81,17 +84,18 @@ def without_lpips() -> Iterator[None]:
         lpip.LearnedPerceptualImagePatchSimilarity = original
 
 
-def kept_between_renders(method: Callable[[AnimalModel], Tensor]) -> Callable[[AnimalModel], Tensor]:
-    """Computes a value of each Gaussian only once outside of training, as long as no gradients are asked for."""
+def kept_between_renders(method: Callable[[AnimalModel], Kept]) -> Callable[[AnimalModel], Kept]:
+    """Computes what follows from the parameters only once outside of training, as long as no gradients are asked for."""
 
     @functools.wraps(method)
-    def value(self: AnimalModel) -> Tensor:
+    def value(self: AnimalModel) -> Kept:
         if self.training or torch.is_grad_enabled():
             return method(self)
+        gaussians = (self.means.data_ptr(), len(self.means))  # others may have taken their place
         known = self._kept.get(method.__name__)
-        if known is None or len(known) != len(self.means):
-            known = self._kept[method.__name__] = method(self)
-        return known
+        if known is None or known[0] != gaussians:
+            known = self._kept[method.__name__] = gaussians, method(self)
+        return known[1]
 
     return value
 
@@ -118,7 +122,7 @@ class AnimalModel(SplatfactoModel):
         self._populate_rig(clip.times, clip.canonical_time, clip.root_translations)
         self.bones_placed = False
         self.page_renderer: Callable[[Cameras], dict[str, Any] | None] | None = None
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def _populate_rig(
         self, times: Float[Tensor, " T"], canonical_time: float, path: Float[Tensor, "T 3"] | None
@@ -160,11 +164,28 @@ class AnimalModel(SplatfactoModel):
         """Opacities in [0, 1]."""
         return self.opacities.sigmoid().squeeze(-1)
 
+    @property
+    @kept_between_renders
+    def colors(self) -> Float[Tensor, "N 3"]:
+        """RGB in [0, 1]."""
+        return super().colors
+
     def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
         """The video's pose at `time` in [0, 1]."""
-        times = torch.as_tensor(time, dtype=torch.float32, device=self.device).reshape(1)
-        transforms = bone_transforms(self.bone_motion(times)[0], self.bones.centers)
-        return Pose(transforms, self.root_motion(times)[0], None if self.field is None else times[0])
+        if isinstance(time, Tensor):
+            times = time.to(self.device, torch.float32).reshape(1)
+        else:  # filled there: a copy from the host would wait for the device
+            times = torch.full((1,), time, dtype=torch.float32, device=self.device)
+        if self.training or torch.is_grad_enabled():
+            transforms = bone_transforms(self.bone_motion(times)[0], self.bones.centers)
+            root = self.root_motion(times)[0]
+        else:
+            transforms, root = self._fixed_motion()(times)
+        return Pose(transforms, root, None if self.field is None else times[0])
+
+    @kept_between_renders
+    def _fixed_motion(self) -> Replay:
+        return Replay(FixedMotion(self.bone_motion, self.root_motion, self.bones.centers))
 
     @kept_between_renders
     def skin_weights(self) -> Float[Tensor, "N B"]:
@@ -188,8 +209,13 @@ class AnimalModel(SplatfactoModel):
             placed = self.moved_by_field(pose.time[None], pose.T_world_object[None])
             means, covars = (values[0] for values in placed)
         else:
-            means, covars = deform(self.means, self.covariance_factors(), self.skin_weights(), pose.T_world_canonical)
+            means, covars = self._deformation()(pose.T_world_canonical)
         return Gaussians(means, covars, self.canonical_opacities(), self.colors)
+
+    @kept_between_renders
+    def _deformation(self) -> Replay:
+        """The canonical Gaussians' means and covariances, in the world, by T_world_canonical of the bones."""
+        return Replay(functools.partial(deform, self.means, self.covariance_factors(), self.skin_weights()))
 
     def moved_by_field(
         self, times: Float[Tensor, " K"], T_world_object: Float[Tensor, "K 4 4"]

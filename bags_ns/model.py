@@ -18,9 +18,11 @@ from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import RenderOutput, render
-from bags_ns.rig.deformation import deform, deformation_jacobian
+from bags_ns.rig.deformation import deform
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
+from bags_ns.rig.replay import ReplayedLoss
+from bags_ns.rigidity import DeformationRigidity
 
 DENSIFICATION_SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
@@ -106,6 +108,7 @@ class BagsModel(AnimalModel):
         self.gait_period: float | None = None
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
+        self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
 
     # --- state of the run --------------------------------------------------------------------------------------------
 
@@ -242,7 +245,7 @@ class BagsModel(AnimalModel):
         means, covars = deform(self.means, self.covariance_factors(), weights, roots[:, None] @ transforms)
         terms = self._frame_losses(frames, means, covars)
         if self.bones_placed:
-            terms |= self._rig_losses(transforms[0], weights)
+            terms |= self._rig_losses(transforms[0])
             terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
         return self._weighted(terms)
 
@@ -320,14 +323,11 @@ class BagsModel(AnimalModel):
             terms["ssim"] = 1 - losses.ssim(rgb[inside], wanted[inside], self.config.ssim_stride)
         return terms
 
-    def _rig_losses(
-        self, T_object_canonical: Float[Tensor, "B 4 4"], weights: Float[Tensor, "N B"]
-    ) -> dict[str, Tensor]:
+    def _rig_losses(self, T_object_canonical: Float[Tensor, "B 4 4"]) -> dict[str, Tensor]:
         sample = torch.randint(self.num_points, (self.config.rigidity_samples,), device=self.device)
-        points = self.means[sample]
-        jacobians = deformation_jacobian(points, weights[sample], self.skinning, self.bones, T_object_canonical)
+        points = self.means.index_select(0, sample)
         return {
-            "rigidity": losses.rigidity(jacobians),
+            "rigidity": self.rigidity(points, T_object_canonical),
             "bone_placement": losses.bone_placement(self.bones.centers, points.detach()),
         }
 

@@ -3,8 +3,9 @@
     python benchmarks/animated_frame.py
 
 `raster` is that of the canonical Gaussians: on CUDA gsplat's own call with their quaternions and scales, on the CPU the
-package's. Every `frame` is of another time. `model` is the whole of nerfstudio's `get_outputs_for_camera`, which
-renders depth too; it is to be seen beside `render with depth`, the package's own of Gaussians at rest.
+package's. Every `frame` is of another time; on CUDA the package replays its pose and its deformation as graphs, which are
+captured in the untimed rounds. `model` is the whole of nerfstudio's `get_outputs_for_camera`, which renders depth too; it
+is to be seen beside `render with depth`, the package's own of Gaussians at rest.
 """
 
 from __future__ import annotations
@@ -45,8 +46,6 @@ class AnimatedFrame:
     """Bones with which the frame is timed at the size of the bar."""
     repeats: int = 50
     """Frames timed; the median counts."""
-    graph: bool = False
-    """Also times the frame with pose and deformation in a CUDA graph: what it costs when nothing is launched one by one."""
     output: Path | None = None
     """JSON file for the figures."""
 
@@ -62,7 +61,7 @@ class AnimatedFrame:
     @torch.no_grad()
     def _measure(self, num_gaussians: int, size: int, num_bones: int, *bar: float) -> dict[str, Any]:
         model = made_animal(num_gaussians, num_bones).eval()
-        cases = make_cases(model, size, self.graph)
+        cases = make_cases(model, size)
         ms = median_ms(cases, self.repeats)
         row: dict[str, Any] = {"device": device_name(), "gaussians": num_gaussians, "size": size, "bones": num_bones}
         row |= {f"{name}_ms": value for name, value in ms.items()}
@@ -70,7 +69,7 @@ class AnimatedFrame:
         return row | {"bar": bar[2] if bar and num_bones == self.num_bones else None}
 
 
-def make_cases(model: BagsModel, size: int, graph: bool) -> dict[str, Callable[[], object]]:
+def make_cases(model: BagsModel, size: int) -> dict[str, Callable[[], object]]:
     """What is timed, each without arguments."""
     camera = orbit_view(0.5, 0.2, 2.0, torch.zeros(3), size).to(model.device)
     viewmats = viewmats_from_camera_to_worlds(camera.camera_to_worlds)
@@ -85,7 +84,7 @@ def make_cases(model: BagsModel, size: int, graph: bool) -> dict[str, Callable[[
         camera.times = torch.full((1, 1), next(times))
         return model.get_outputs_for_camera(camera)
 
-    cases: dict[str, Callable[[], object]] = {
+    return {
         "raster": bare_gsplat(model, viewmats, Ks, size) if model.device.type == "cuda" else lambda: rendered(still),
         "render": lambda: rendered(still),
         "pose": lambda: model.pose_at(next(times)),
@@ -94,10 +93,6 @@ def make_cases(model: BagsModel, size: int, graph: bool) -> dict[str, Callable[[
         "render_with_depth": lambda: rendered(still, with_depth=True),
         "model": through_nerfstudio,
     }
-    if graph:
-        posed = in_a_graph(model)
-        cases["frame_in_graph"] = lambda: rendered(posed(next(times)))
-    return cases
 
 
 def bare_gsplat(model: BagsModel, viewmats: torch.Tensor, Ks: torch.Tensor, size: int) -> Callable[[], object]:
@@ -107,27 +102,6 @@ def bare_gsplat(model: BagsModel, viewmats: torch.Tensor, Ks: torch.Tensor, size
     tensors = (model.means, model.quats, model.scales.exp(), model.canonical_opacities(), model.colors)
     white = torch.ones(1, 3, device=model.device)
     return lambda: rasterization(*tensors, viewmats, Ks, size, size, backgrounds=white, packed=False)
-
-
-def in_a_graph(model: BagsModel) -> Callable[[float], Gaussians]:
-    """Pose and deformation as one CUDA graph: the Gaussians at a time, in tensors that the next call overwrites."""
-    moment = torch.zeros((), device=model.device)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            model.posed_gaussians(model.pose_at(moment))
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        gaussians = model.posed_gaussians(model.pose_at(moment))
-
-    def posed(time: float) -> Gaussians:
-        moment.fill_(time)
-        graph.replay()
-        return gaussians
-
-    return posed
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

@@ -21,7 +21,7 @@ LAYERS = [
         "perceptual",
         "watch",
     },
-    {"rendering", "priors", "data", "animation", "dataparser_configs"},
+    {"rendering", "priors", "data", "animation", "rigidity", "dataparser_configs"},
     {"animal"},
     {"model"},
     {"rigged", "bone_colors", "camera_paths"},

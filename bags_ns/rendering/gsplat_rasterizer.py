@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering.projection import Projection
+from bags_ns.rendering.projection import BLUR, FAR_PLANE, NEAR_PLANE, Projection
+
+_TILE = 16
+
+
+@cache
+def _triangle_on(device: torch.device) -> Float[Tensor, "9 6"]:
+    """Takes a symmetric matrix's nine entries to the upper triangle's six; made once a device, as a copy would stall it.
+
+    Off the diagonal each is the mean of its two, so that the covariances' gradient is symmetric, as on the CPU.
+    """
+    matrix = torch.zeros(9, 6)
+    for column, (i, j) in enumerate([(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]):
+        matrix[3 * i + j, column] += 0.5
+        matrix[3 * j + i, column] += 0.5
+    return matrix.to(device)
 
 
 def rasterize_gsplat(
@@ -20,27 +36,36 @@ def rasterize_gsplat(
     height: int,
     with_depth: bool,
 ) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None, Projection]:
-    """Composited colours on the backgrounds, alphas, the sums of weighted depths if asked for, and the projected Gaussians."""
-    from gsplat import rasterization
+    """Composited colours on the backgrounds, alphas, the sums of weighted depths if asked for, and the projected Gaussians.
 
-    covars = gaussians.covars
-    if covars.requires_grad:  # gsplat reads the upper triangle only; this way its gradient is symmetric, as on the CPU
-        covars = 0.5 * (covars + covars.transpose(1, 2))
-    unread: Any = None  # quats and scales, when covars are given
-    image, alpha, meta = rasterization(
+    It does what `gsplat.rasterization` does, which picks the triangle by lists that wait for the device in every call.
+    """
+    from gsplat import fully_fused_projection, isect_offset_encode, isect_tiles, rasterize_to_pixels
+
+    count = len(viewmats)
+    triangles = gaussians.covars.flatten(1) @ _triangle_on(gaussians.covars.device)
+    radii, means2d, depths, conics, _ = fully_fused_projection(
         gaussians.means,
-        unread,
-        unread,
-        gaussians.opacities,
-        gaussians.colors,
+        triangles,
+        None,
+        None,
         viewmats,
         Ks,
         width,
         height,
-        covars=covars,
-        backgrounds=backgrounds,
-        render_mode="RGB+D" if with_depth else "RGB",
-        packed=False,
+        eps2d=BLUR,
+        near_plane=NEAR_PLANE,
+        far_plane=FAR_PLANE,
     )
-    projection = Projection(meta["means2d"], meta["conics"], meta["depths"], meta["radii"])
+    tiles_x, tiles_y = -(-width // _TILE), -(-height // _TILE)
+    _, tile_ids, gaussian_ids = isect_tiles(means2d, radii, depths, _TILE, tiles_x, tiles_y)
+    starts = isect_offset_encode(tile_ids, count, tiles_x, tiles_y)
+    colors, opacities = gaussians.colors.expand(count, -1, -1), gaussians.opacities.expand(count, -1)
+    if with_depth:
+        colors = torch.cat([colors, depths[..., None]], dim=-1)
+        backgrounds = torch.nn.functional.pad(backgrounds, (0, 1))
+    image, alpha = rasterize_to_pixels(
+        means2d, conics, colors, opacities, width, height, _TILE, starts, gaussian_ids, backgrounds
+    )
+    projection = Projection(means2d, conics, depths, radii)
     return image[..., :3], alpha, image[..., 3:] if with_depth else None, projection

@@ -184,3 +184,37 @@ class RootMotion(nn.Module):
     def continue_frame(self, before: int, last: int, target: int) -> None:
         """Gives frame `target` the learned change that follows from `before` and `last` at constant speed."""
         self.table[target] = self.table[last] + TRACKING_DAMPING * (self.table[last] - self.table[before])
+
+
+class FixedMotion:
+    """The poses of motion whose weights stay as they are: what depends on them alone is computed once, the rest in few operations.
+
+    All that is linear is one product: the network's last layer, the tables less their canonical rows, turns and path. Its
+    rows are the bones' twists, the root's change, and the root's turn and place. The gauge is exact here too.
+    """
+
+    def __init__(self, bones: BoneMotion, root: RootMotion, centers: Float[Tensor, "B 3"]) -> None:
+        self._bones, self._centers = bones, centers
+        self._rest = self._hidden(bones.canonical_time[None])
+        of_bones = torch.cat([bones.head.weight.T, _less_canonical(bones, bones.table.flatten(1))])
+        of_bones = of_bones.unflatten(1, (-1, 6))
+        of_bones = (of_bones - of_bones.mean(dim=1, keepdim=True)).flatten(1)
+        of_root = torch.cat([_less_canonical(root, root.table), root.turns, root.path], dim=1)
+        of_root = torch.nn.functional.pad(of_root, (0, 0, self._rest.shape[1], 0))  # the network does not move the root
+        self._rows = torch.cat([of_bones, of_root], dim=1)
+
+    def _hidden(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K H"]:
+        return self._bones.network(self._bones.code(times))
+
+    def __call__(self, times: Float[Tensor, " 1"]) -> tuple[Float[Tensor, "B 4 4"], Float[Tensor, "4 4"]]:
+        """T_object_canonical and T_world_object at one time."""
+        features = [self._hidden(times) - self._rest, interpolation_weights(self._bones.knots, times)]
+        twists = (torch.cat(features, dim=1) @ self._rows).view(-1, 6)
+        rotations, shifts = so3_exp(twists[:, :3]), twists[:, 3:]
+        root = rigid(rotations[-2] @ rotations[-1], shifts[-2] + shifts[-1])
+        return rigid_about(rotations[:-2], shifts[:-2], self._centers), root
+
+
+def _less_canonical(motion: BoneMotion | RootMotion, table: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
+    """A table's rows less that of the canonical time."""
+    return table - interpolation_weights(motion.knots, motion.canonical_time[None]) @ table

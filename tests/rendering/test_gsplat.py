@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from rendering_scenes import FIELDS, Kind, gradients, make_cameras, make_gaussians, random_loss, relative_error
 
 from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import RenderOutput, render
+from bags_ns.rendering.gsplat_rasterizer import rasterize_gsplat
 
 pytestmark = pytest.mark.gpu
 WIDTH, HEIGHT = 200, 136
@@ -42,6 +45,42 @@ def test_numba_agrees_with_gsplat(kind: Kind) -> None:
     expected = gradients(random_loss(cuda.rgb, cuda.alpha), copy)
     errors = {name: relative_error(actual[name], expected[name].cpu()) for name in FIELDS}
     assert max(errors.values()) <= 2e-3, errors
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_is_what_gsplats_own_verb_gives(count: int) -> None:
+    from gsplat import rasterization
+
+    gaussians = on_cuda(make_gaussians(3000))
+    viewmats, Ks = (tensor.cuda() for tensor in make_cameras(count, WIDTH, HEIGHT))
+    backgrounds = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)).cuda()
+    rgb, own_alpha, depth, projected = rasterize_gsplat(
+        gaussians, viewmats, Ks, backgrounds, WIDTH, HEIGHT, with_depth=True
+    )
+    unread: Any = None  # quats and scales, when covars are given
+    image, alpha, info = rasterization(
+        gaussians.means,
+        unread,
+        unread,
+        gaussians.opacities,
+        gaussians.colors,
+        viewmats,
+        Ks,
+        WIDTH,
+        HEIGHT,
+        covars=0.5 * (gaussians.covars + gaussians.covars.mT),
+        backgrounds=backgrounds,
+        render_mode="RGB+D",
+        packed=False,
+    )
+    assert depth is not None
+    assert relative_error(torch.cat([rgb, depth, own_alpha], -1), torch.cat([image, alpha], -1)) <= 1e-6
+    for name in ("means2d", "conics", "depths", "radii"):
+        assert relative_error(getattr(projected, name), info[name]) <= 1e-6, name
+    actual = gradients(random_loss(rgb, own_alpha) + 0.1 * depth.square().sum(), gaussians)
+    expected = gradients(random_loss(image[..., :3], alpha) + 0.1 * image[..., 3:].square().sum(), gaussians)
+    errors = {name: relative_error(actual[name], expected[name]) for name in FIELDS}
+    assert max(errors.values()) <= 1e-4, errors  # the kernels' sums have no fixed order
 
 
 def test_covariances_give_what_quaternions_and_scales_give() -> None:

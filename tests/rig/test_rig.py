@@ -8,7 +8,14 @@ import torch
 from bags_ns.losses import bone_placement, rigidity, saturating, smoothness, ssim
 from bags_ns.rig.bones import Bones, squared_mahalanobis
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform, deformation_jacobian
-from bags_ns.rig.motion import TRACKING_DAMPING, BoneMotion, RootMotion, bone_transforms, interpolation_weights
+from bags_ns.rig.motion import (
+    TRACKING_DAMPING,
+    BoneMotion,
+    FixedMotion,
+    RootMotion,
+    bone_transforms,
+    interpolation_weights,
+)
 from bags_ns.rig.skeleton import Skeleton, build_tree, topological_order
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import (
@@ -247,6 +254,20 @@ def test_gauge_is_fixed_at_the_canonical_time_and_over_the_bones():
     assert motion(t0).abs().max() == 0 and torch.equal(root(t0)[0], torch.eye(4))
     assert motion(knots).mean(dim=1).abs().max() < 1e-6
     assert motion(knots).abs().max() > 0.5
+
+
+@torch.no_grad()
+def test_fixed_motion_is_that_of_bones_and_root_and_exact_at_the_canonical_time():
+    motion, root, knots = moving_rig()
+    root.path.normal_(generator=generator(3))
+    root.start_turns(0.3 + 2 * knots, torch.tensor([0.6, 0.0, 0.8]))
+    centers = torch.randn(6, 3, generator=generator(4))
+    fixed = FixedMotion(motion, root, centers)
+    for time in torch.tensor([-0.1, 0.0, 0.2, 0.5, 0.93, 1.0])[:, None]:
+        transforms, place = fixed(time)
+        assert torch.allclose(transforms, bone_transforms(motion(time)[0], centers), atol=2e-6)
+        assert torch.allclose(place, root(time)[0], atol=2e-6)
+    assert torch.equal(fixed(motion.canonical_time[None])[0], torch.eye(4).expand(6, 4, 4))
 
 
 def test_table_is_interpolated_between_frames_and_an_entering_frame_continues_its_neighbours():
