@@ -28,6 +28,21 @@ def coarse_l1(difference: Float[Tensor, "K H W 3"], pixels: int) -> Float[Tensor
     return 0.5 * (half.abs().mean((1, 2, 3)) + F.avg_pool2d(half, 2).abs().mean((1, 2, 3)))
 
 
+def per_animal_pixel(
+    difference: Float[Tensor, "K H W 3"],
+    alpha: Float[Tensor, "K H W 1"],
+    true_alpha: Float[Tensor, "K H W 1"],
+    coarse_pixels: int,
+) -> dict[str, Float[Tensor, ""]]:
+    """Differences of colours and of coverage, counted per pixel of the animal, however small it is in the frame."""
+    weights = 1 / true_alpha.mean((1, 2, 3)).clamp_min(0.02)
+    return {
+        "l1": (difference.abs().mean((1, 2, 3)) * weights).mean(),
+        "coarse": (coarse_l1(difference, coarse_pixels) * weights).mean(),
+        "silhouette": ((alpha - true_alpha).square().mean((1, 2, 3)) * weights).mean(),
+    }
+
+
 def flow(
     rendered: Float[Tensor, "H W 2"], alpha: Float[Tensor, "H W 1"], observed: Float[Tensor, "H W 2"]
 ) -> Float[Tensor, ""]:

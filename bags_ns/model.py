@@ -285,19 +285,13 @@ class BagsModel(AnimalModel):
         backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
         posed = [Gaussians(means[k], covars[k], opacities, colors) for k in range(len(frames.indices))]
         self.posed_frames = dict(zip(frames.indices, posed, strict=True))
-        renders = [
-            render(
-                posed[k],
-                frames.viewmats[k : k + 1],
-                frames.Ks[k : k + 1],
-                width,
-                height,
-                background=backgrounds[k],
+        renders = []
+        for k, gaussians in enumerate(posed):
+            view = slice(k, k + 1)
+            renders.append(
+                render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=backgrounds[k])
             )
-            for k in range(len(frames.indices))
-        ]
-        for output in renders:
-            self._watch_gradients(output)
+            self._watch_gradients(renders[-1])
         return torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds
 
     def _image_losses(
@@ -308,16 +302,9 @@ class BagsModel(AnimalModel):
         backgrounds: Float[Tensor, "K 3"],
         box: tuple[slice, slice],
     ) -> dict[str, Tensor]:
-        true_alpha = target[..., 3:]
-        wanted = torch.lerp(backgrounds[:, None, None], target[..., :3], true_alpha)
-        # Losses count per pixel of the animal, however small it is in the frame.
-        per_pixel = 1 / true_alpha.mean((1, 2, 3)).clamp_min(0.02)
-        difference = rgb - wanted
-        terms = {
-            "l1": (difference.abs().mean((1, 2, 3)) * per_pixel).mean(),
-            "coarse": (losses.coarse_l1(difference, self.config.coarse_pixels) * per_pixel).mean(),
-            "silhouette": ((alpha - true_alpha).square().mean((1, 2, 3)) * per_pixel).mean(),
-        }
+        """Losses of K renders on their backgrounds against straight RGBA frames."""
+        wanted = torch.lerp(backgrounds[:, None, None], target[..., :3], target[..., 3:])
+        terms = losses.per_animal_pixel(rgb - wanted, alpha, target[..., 3:], self.config.coarse_pixels)
         if self.config.ssim_loss_mult:
             inside = (slice(None), *box)
             terms["ssim"] = 1 - losses.ssim(rgb[inside], wanted[inside], self.config.ssim_stride)
