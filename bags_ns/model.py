@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -17,6 +18,7 @@ from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_c
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.gaussians import Gaussians
+from bags_ns.recurrence import Recurrence
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.deformation import deform
 from bags_ns.rig.gait import gait_period
@@ -188,11 +190,13 @@ class BagsModel(AnimalModel):
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
 
-    def find_gait(self, silhouettes: Iterable[Float[Tensor, "H W"]]) -> None:
-        """Looks (once) for the time after which the animal's motion repeats, given the silhouettes of all train frames."""
+    def find_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
+        """Looks (once) for the time after which the animal's motion repeats, given frames all over the clip."""
         self.gait_sought = True
         if self.config.gait_loss_mult and self.field is None:
-            self.gait_period = gait_period(self.bone_motion, silhouettes)
+            self.eval()
+            self.gait_period = gait_period(self.bone_motion, Recurrence(self, frames))
+            self.train()
 
     # --- densification -----------------------------------------------------------------------------------------------
 

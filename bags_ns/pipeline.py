@@ -25,6 +25,8 @@ from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
+GAIT_FRAMES = 12
+"""Frames in which the gait is looked for, evenly over the clip."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
@@ -145,8 +147,9 @@ class BagsPipeline(VanillaPipeline):
     def _look_for_gait(self) -> None:
         """Lets the model look for its gait, and says what it found."""
         model, clip = self.model, self.datamanager.clip
-        images = (self.datamanager.train_image(index)[1] for index in range(len(clip.times)))
-        model.find_gait(model.ground_truth(image)[..., 3] for image in images)
+        say("Looking for the gait.")
+        chosen = torch.linspace(0, len(clip.times) - 1, min(len(clip.times), GAIT_FRAMES)).round().long().tolist()
+        model.find_gait(self.datamanager.train_image(index) for index in chosen)
         if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
             say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip.")

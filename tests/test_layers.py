@@ -23,6 +23,7 @@ LAYERS = [
     },
     {"rendering", "priors", "data", "animation", "rigidity", "dataparser_configs"},
     {"animal"},
+    {"recurrence"},
     {"model"},
     {"rigged", "bone_colors", "camera_paths"},
     {"viewer"},

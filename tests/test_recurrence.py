@@ -1,0 +1,54 @@
+"""Frames against renders of other times: small where the animal does again what it did, whatever the camera does."""
+
+import pytest
+import torch
+from tiny_runs import trainer_on
+
+from bags_ns.recurrence import MAX_SIZE, Recurrence
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def walking(clip, tmp_path):
+    """A model with two poses by turns (its six frames are .2 apart), and its own pictures of them from six cameras."""
+    trainer = trainer_on(clip, tmp_path, start_opacity=0.9)
+    model, data = trainer.model, trainer.pipeline.datamanager
+    with torch.no_grad():
+        model.bones.place(model.means)
+        model.bone_motion.table[1::2] = 0.1 * torch.randn(8, 6, generator=torch.Generator().manual_seed(0)).to(
+            model.device
+        )
+        model.root_motion.table.copy_(torch.linspace(-0.2, 0.2, 6)[:, None].expand(6, 6))
+    model.eval()
+    frames = []
+    for index in range(6):
+        camera, _ = data.train_image(index)
+        outputs = model.get_outputs_for_camera(camera)
+        alpha = outputs["accumulation"]
+        straight = (outputs["rgb"] - 1 + alpha) / alpha.clamp_min(1e-3)
+        rgba = torch.cat([straight.clamp(0, 1), alpha], dim=-1)
+        frames.append((camera, (255 * rgba).round().to(torch.uint8)))
+    return model, frames
+
+
+def test_what_the_animal_does_again_is_told_from_what_it_does_not(walking):
+    model, frames = walking
+    recurrence = Recurrence(model, frames)
+    same, half, period, more = (recurrence(p) for p in (0.0, 0.2, 0.4, 0.6))
+    assert same < 0.02 and period < 0.02, "the root and the camera move on"
+    assert half > 10 * period and more > 10 * period
+
+
+def test_nothing_to_compare_is_infinitely_different(walking):
+    assert Recurrence(walking[0], walking[1][2:4])(0.9) == float("inf")
+
+
+def test_large_frames_are_compared_small(walking):
+    model, frames = walking
+    camera, image = frames[0]
+    camera.rescale_output_resolution(4)
+    large = image.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    recurrence = Recurrence(model, [(camera, large)])
+    assert max(recurrence._frames[0][1].shape) == MAX_SIZE < max(large.shape)
+    assert recurrence(0.0) < 0.1
