@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -98,6 +98,8 @@ class BagsPipeline(VanillaPipeline):
         gaussians = posed.get(frame)
         if gaussians is None:
             gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
+        colors = torch.lerp(gaussians.colors.detach(), gaussians.colors, config.color_mult)
+        gaussians = replace(gaussians, colors=colors)
         target = reference.target(gaussians.centroid().detach())
         views = known.camera_to_worlds if known else random_views(config.num_views, prior.camera, self.model.device)
         output = self.model.render_views(gaussians, moved(views, target), prior.camera.fov_deg, prior.image_size)
@@ -107,7 +109,7 @@ class BagsPipeline(VanillaPipeline):
         if by_views:
             t = timestep(config.sds, progress, len(prior.alphas_cumprod))
             return self._sampled.add(prior, frame, output.rgb, views, conditioning, t).loss(output.rgb)
-        return prior_loss(prior, config.sds, output.rgb, views, conditioning, progress)
+        return prior_loss(prior, config.sds, output.rgb, output.alpha, views, conditioning, progress)
 
     def _make_reference(self, frame: int) -> Reference:
         assert self.prior is not None

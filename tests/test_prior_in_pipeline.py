@@ -74,12 +74,30 @@ def test_the_prior_moves_gaussians_and_feeds_densification_but_is_not_kept(train
     _, losses, _ = pipeline.get_train_loss_dict(30)
     assert losses["prior"] > 0
     losses["prior"].backward()
-    for name in ("means", "features_dc", "opacities", "scales"):
+    for name in ("means", "opacities", "scales"):
         assert model.gauss_params[name].grad.abs().max() > 0
     assert len(model.infos) == len(pipeline.datamanager.active_frames) + 1
     assert model.infos[-1]["means2d"].grad.abs().max() > 0 and model.infos[-1]["n_cameras"] == 2
     assert not [name for name in pipeline.state_dict() if "prior" in name]
     assert len(list(pipeline.parameters())) == len(list(model.parameters()))
+
+
+def test_colours_get_the_part_of_the_priors_gradient_that_is_asked_for(trainer):
+    pipeline, model = trainer.pipeline, trainer.model
+    model.step_cb(trainer.optimizers, 30)
+
+    def gradients(color_mult):
+        pipeline.config.prior.color_mult = color_mult
+        torch.manual_seed(0)
+        names = ("means", "features_dc")
+        return torch.autograd.grad(
+            pipeline.prior_loss(0.5), [model.gauss_params[name] for name in names], allow_unused=True
+        )
+
+    (of_means, none), (means, half), (_, whole) = gradients(0.0), gradients(0.5), gradients(1.0)
+    assert none is None or none.abs().max() == 0
+    assert torch.equal(of_means, means), "shapes are moved the same"
+    assert whole.abs().max() > 0 and torch.allclose(half, 0.5 * whole, atol=1e-9)
 
 
 @pytest.mark.gpu
@@ -157,7 +175,7 @@ def test_pretrained_priors_train_and_stay_out_of_the_checkpoint(tmp_path, monkey
         trainer.optimizers.zero_grad_all()
         loss = trainer.pipeline.get_train_loss_dict(step)[1]["prior"]
         loss.backward()
-        for parameter in ("means", "features_dc", "opacities", "scales", "quats"):
+        for parameter in ("means", "opacities", "scales", "quats"):
             gradient = trainer.model.gauss_params[parameter].grad
             assert gradient.isfinite().all() and gradient.abs().max() > 0, parameter
         trainer.optimizers.optimizer_step_all()

@@ -35,6 +35,8 @@ class PriorConfig:
     """What pictures of it should not be (imagedream)."""
     loss_mult: float = 30.0
     """Weight of the prior's loss against the losses of the model; 0 leaves the prior out."""
+    color_mult: float = 0.0
+    """Part of its gradient that reaches the colours; 0: it shapes the animal, whose coat the video knows better."""
     num_views: int = 4
     """Novel views that a step shows it; a multiple of 4 for imagedream."""
     every: int = 3
