@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bags_ns.rig.transforms import nearest_rotation
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+COLOR_NEIGHBORS = 8
 
 
 def rigidity(jacobians: Float[Tensor, "N 3 3"]) -> Float[Tensor, ""]:
@@ -76,6 +77,20 @@ def aspect(log_scales: Float[Tensor, "N 3"], max_ratio: float) -> Float[Tensor, 
     longest = log_scales.amax(dim=1)
     middle = log_scales.sum(dim=1) - longest - log_scales.amin(dim=1)
     return ((longest - middle).exp() - max_ratio).clamp_min(0).mean()
+
+
+def color_spread(
+    means: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], opacities: Float[Tensor, " N"], sample: Int[Tensor, " S"]
+) -> Float[Tensor, ""]:
+    """Mean squared distance of some Gaussians' colours to the mean of their nearest neighbours', the opaque ones' first.
+
+    Only the colours of the sample get a gradient: what is seen spreads over what is not.
+    """
+    with torch.no_grad():
+        near = torch.cdist(means[sample], means).topk(COLOR_NEIGHBORS + 1, largest=False).indices[:, 1:]  # not itself
+        weights = opacities[near][..., None] + 1e-4
+        wanted = (weights * colors[near]).sum(1) / weights.sum(1)
+    return (colors.index_select(0, sample) - wanted).square().sum(-1).mean()
 
 
 def _blur(images: Float[Tensor, "K C H W"], stride: int) -> Float[Tensor, "K C h w"]:

@@ -71,7 +71,7 @@ def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
     config.max_num_iterations = 1500
     model = cast(BagsModelConfig, config.pipeline.model)
     model.max_gaussians = 6000
-    model.rigidity_samples = 512
+    model.rigidity_samples, model.color_samples = 512, 128
     model.field_hidden, model.field_layers = 64, 4
     return config
 

@@ -69,6 +69,10 @@ class BagsModelConfig(AnimalModelConfig):
     """Times, drawn at random each step, at which poses a period apart are compared."""
     flow_loss_mult: float = 0.0
     """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
+    color_spread_loss_mult: float = 0.02
+    """Weight of the squared distance of Gaussians' colours to their neighbours': what no frame shows takes the colours beside it."""
+    color_samples: int = 256
+    """Gaussians, drawn at random each step, whose neighbours are looked for."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gaussians: int = 30_000
@@ -259,7 +263,11 @@ class BagsModel(AnimalModel):
         """Losses of the renders of K frames and of the Gaussians' shape."""
         rgb, alpha, backgrounds = self._render_frames(frames, means, covars)
         terms = self._image_losses(rgb, alpha, self.ground_truth(frames.images), backgrounds, frames.box)
-        return terms | {"aspect": losses.aspect(self.scales, self.config.max_gauss_ratio)}
+        terms["aspect"] = losses.aspect(self.scales, self.config.max_gauss_ratio)
+        if self.config.color_spread_loss_mult and self.num_points > losses.COLOR_NEIGHBORS:
+            sample = torch.randint(self.num_points, (self.config.color_samples,), device=self.device)
+            terms["color_spread"] = losses.color_spread(self.means, self.colors, self.canonical_opacities(), sample)
+        return terms
 
     def flow_losses(self, pair: FlowPair) -> dict[str, Tensor]:
         """The weighted difference of two frames' optical flow to the rendered motion of the Gaussians between them.
