@@ -49,7 +49,7 @@ class Recurrence:
         differences = []
         for camera, rgb, alpha in self._frames:
             time = float(model.camera_time(camera))
-            root = model.pose_at(time).T_world_object.clone()  # a replayed graph gives the same memory again
+            root = model.pose_at(time).T_world_object
             for other in (time - period, time + period):
                 if 0 <= other <= 1:
                     pose = replace(model.pose_at(other), T_world_object=root)
