@@ -24,6 +24,7 @@ from bags_ns.rig.deformation import deform
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
+from bags_ns.rig.symmetry import find_mirror
 from bags_ns.rigidity import DeformationRigidity
 
 DENSIFICATION_SUMS = ("grad2d", "count")
@@ -67,6 +68,8 @@ class BagsModelConfig(AnimalModelConfig):
     """Weight of the squared change of the bones' twists over a period of the gait, where their motion repeats; 0: not looked for."""
     gait_samples: int = 8
     """Times, drawn at random each step, at which poses a period apart are compared."""
+    mirror_loss_mult: float = 1.0
+    """Weight of a frame's colour and silhouette errors for the mirrored animal of half a period before or after; 0: no mirror is looked for."""
     flow_loss_mult: float = 0.0
     """Weight of the difference between the Gaussians' motion in the picture and its optical flow, in picture sides; 0: no flow."""
     color_spread_loss_mult: float = 0.02
@@ -112,6 +115,7 @@ class BagsModel(AnimalModel):
         self.frames_entered: set[int] = set()
         self.gait_sought = False
         self.gait_period: float | None = None
+        self.gait_mirror: Tensor | None = None
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
         self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
@@ -126,6 +130,7 @@ class BagsModel(AnimalModel):
             "frames_entered": sorted(self.frames_entered),
             "gait_sought": self.gait_sought,
             "gait_period": self.gait_period,
+            "gait_mirror": self.gait_mirror,
             "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
@@ -134,6 +139,8 @@ class BagsModel(AnimalModel):
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
         self.gait_sought, self.gait_period = state.get("gait_sought", True), state.get("gait_period")
+        T_mirror = state.get("gait_mirror")
+        self.gait_mirror = None if T_mirror is None else T_mirror.to(self.device)
         for name, values in state.get("densification", {}).items():
             self.strategy_state[name] = None if values is None else values.to(self.device)
 
@@ -195,11 +202,16 @@ class BagsModel(AnimalModel):
             self.frames_entered.add(frame)
 
     def find_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
-        """Looks (once) for the time after which the animal's motion repeats, given frames all over the clip."""
+        """Looks (once) for the time after which the animal's motion repeats, and for the plane in which it does so mirrored
+        after half of it, given frames all over the clip."""
         self.gait_sought = True
         if self.config.gait_loss_mult and self.field is None:
             self.eval()
-            self.gait_period = gait_period(self.bone_motion, Recurrence(self, frames))
+            recurrence = Recurrence(self, frames)
+            self.gait_period = gait_period(self.bone_motion, recurrence)
+            if self.gait_period is not None and self.config.mirror_loss_mult:
+                T_mirror = find_mirror(self.means, self.canonical_opacities(), self.gait_period, recurrence)
+                self.gait_mirror = None if T_mirror is None else T_mirror.to(self.device)
             self.train()
 
     # --- densification -----------------------------------------------------------------------------------------------
@@ -255,6 +267,8 @@ class BagsModel(AnimalModel):
         if self.bones_placed:
             terms |= self._rig_losses(transforms[0])
             terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
+        if self.gait_mirror is not None:
+            terms |= self._mirror_losses(frames, roots, weights)
         return self._weighted(terms)
 
     def _frame_losses(
@@ -293,18 +307,42 @@ class BagsModel(AnimalModel):
     ) -> tuple[Float[Tensor, "K H W 3"], Float[Tensor, "K H W 1"], Float[Tensor, "K 3"]]:
         """Each frame's own Gaussians through its own camera, on a background of its own."""
         opacities, colors = self.canonical_opacities(), self.colors
-        height, width = frames.images.shape[1:3]
         backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
         posed = [Gaussians(means[k], covars[k], opacities, colors) for k in range(len(frames.indices))]
         self.posed_frames = dict(zip(frames.indices, posed, strict=True))
-        renders = []
-        for k, gaussians in enumerate(posed):
-            view = slice(k, k + 1)
-            renders.append(
-                render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=backgrounds[k])
-            )
-            self._watch_gradients(renders[-1])
+        renders = [self._render_frame(frames, k, posed[k], backgrounds[k]) for k in range(len(posed))]
         return torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds
+
+    def _render_frame(
+        self, frames: FrameBatch, k: int, gaussians: Gaussians, background: Float[Tensor, "3"]
+    ) -> RenderOutput:
+        """Gaussians through the camera of one of the frames, with screen gradients for densification."""
+        height, width = frames.images.shape[1:3]
+        view = slice(k, k + 1)
+        output = render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=background)
+        self._watch_gradients(output)
+        return output
+
+    def _mirror_losses(
+        self, frames: FrameBatch, roots: Float[Tensor, "K 4 4"], weights: Float[Tensor, "N B"]
+    ) -> dict[str, Tensor]:
+        """Colour and silhouette errors of one of the frames for the mirrored animal of half a period before or after."""
+        assert self.gait_period is not None and self.gait_mirror is not None
+        k = int(torch.randint(len(frames.indices), ()))
+        time, half = frames.times[k : k + 1], self.gait_period / 2
+        before, after = time - half, time + half  # the video has at least one of them
+        first, second = (before, after) if torch.rand(()) < 0.5 else (after, before)
+        twists = self.bone_motion(torch.where((first >= 0) & (first <= 1), first, second))[0]
+        # Where it then is stays the frame's own business.
+        T_world_canonical = roots[k].detach() @ self.gait_mirror @ bone_transforms(twists, self.bones.centers)
+        placed = deform(self.means, self.covariance_factors(), weights, T_world_canonical)
+        background = self._get_background_color()
+        gaussians = Gaussians(*placed, self.canonical_opacities(), self.colors)
+        output = self._render_frame(frames, k, gaussians, background)
+        target = self.ground_truth(frames.images[k : k + 1])
+        wanted = torch.lerp(background, target[..., :3], target[..., 3:])
+        terms = losses.per_animal_pixel(output.rgb - wanted, output.alpha, target[..., 3:], self.config.coarse_pixels)
+        return {"mirror": torch.stack([*self._weighted(terms).values()]).sum()}
 
     def _image_losses(
         self,

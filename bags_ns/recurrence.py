@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
@@ -21,7 +21,8 @@ MAX_SIZE = 96
 class Recurrence:
     """A function of time: how much frames differ from the animal in the pose that it had so much earlier, or later.
 
-    The root stays that of the frame, and so does the camera: neither matters to it.
+    The root stays that of the frame, and so does the camera: neither matters to it. Where a reflection is given, the animal
+    in that pose is mirrored in its canonical frame first.
 
     Args:
         model: in evaluation mode; it is asked again at each call.
@@ -43,14 +44,16 @@ class Recurrence:
         return camera, small[..., :3], small[..., 3:]
 
     @torch.no_grad()
-    def __call__(self, period: float) -> float:
+    def __call__(self, shift: float, T_mirror: Float[Tensor, "4 4"] | None = None) -> float:
         """Mean absolute difference of colour and of coverage, per pixel of the animal; infinite where nothing can be compared."""
         model, white = self._model, torch.ones(3, device=self._model.device)
         differences = []
         for camera, rgb, alpha in self._frames:
             time = float(model.camera_time(camera))
             root = model.pose_at(time).T_world_object
-            for other in (time - period, time + period):
+            if T_mirror is not None:
+                root = root @ T_mirror.to(root)
+            for other in (time - shift, time + shift):
                 if 0 <= other <= 1:
                     pose = replace(model.pose_at(other), T_world_object=root)
                     output = model.render_gaussians(model.posed_gaussians(pose), camera, white, with_depth=False)

@@ -5,6 +5,7 @@ import torch
 from tiny_runs import STEPS, run, trainer_on
 
 from bags_ns.rig.motion import Pose
+from bags_ns.rig.symmetry import mirror
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +74,24 @@ def test_the_gait_is_looked_for_once_all_frames_are_in_and_its_period_is_kept(tr
         assert fresh.gait_sought and fresh.gait_period == 0.4
     finally:
         model.gait_period = found
+
+
+def test_a_mirror_shows_the_side_that_a_frame_hides(trained, clip, tmp_path):
+    """Its loss is there with the mirror, moves Gaussians and bones, and the mirror is kept with the run."""
+    model, frames = trained.model.train(), trained.pipeline.datamanager.next_frames(2)
+    found = model.gait_period, model.gait_mirror
+    try:
+        model.gait_period, model.gait_mirror = 0.4, None
+        assert "mirror" not in model.training_losses(frames)
+        model.gait_mirror = mirror(model.means.detach().mean(0).cpu(), 0.0, 0.0, 0.0).to(model.device)
+        parameters = [model.gauss_params["means"], model.gauss_params["features_dc"], model.bone_motion.table]
+        loss = model.training_losses(frames)["mirror"]
+        assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, parameters)) and loss.isfinite()
+        fresh = trainer_on(clip, tmp_path).model
+        fresh.set_extra_state(model.get_extra_state())
+        assert torch.equal(fresh.gait_mirror, model.gait_mirror)
+    finally:
+        model.gait_period, model.gait_mirror = found
 
 
 def test_loading_keeps_the_parameters_that_the_optimizers_hold(trained, clip, tmp_path):
