@@ -19,10 +19,10 @@ def animal(azimuth, middle):
 def video_of(true, unmirrored=0.4, period=0.1):
     """Fits best where the mirror is the true one."""
 
-    def difference(shift, T_mirror=None):
+    def difference(shift, T_mirror):
         if T_mirror is None:
-            return unmirrored if shift < 0.3 else period
-        return 0.1 + float((T_mirror - true).abs().sum()) if true is not None else unmirrored + 0.01
+            return unmirrored if shift < 0.3 else period + abs(shift - 0.5)
+        return 0.1 + abs(shift - 0.25) + float((T_mirror - true).abs().sum()) if true is not None else unmirrored + 0.01
 
     return difference
 
@@ -55,8 +55,9 @@ def test_the_plane_is_found_where_the_cloud_only_points_near_it(turn_deg):
     middle = torch.tensor([0.2, -0.1, 0.3])
     means = animal(0.4, middle)
     true = mirror(middle, 0.4 + math.radians(turn_deg), 0.02, math.radians(4))
-    found = find_mirror(means, torch.ones(len(means)), 0.5, video_of(true))
-    assert found is not None and (found - true).abs().max() < 0.06
+    found = find_mirror(means, torch.ones(len(means)), 0.52, video_of(true))
+    assert found is not None
+    assert (found[0] - true).abs().max() < 0.06 and found[1] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("period", [0.1, 0.4])
