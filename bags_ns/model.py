@@ -210,9 +210,8 @@ class BagsModel(AnimalModel):
             recurrence = Recurrence(self, frames)
             self.gait_period = gait_period(self.bone_motion, recurrence)
             if self.gait_period is not None and self.config.mirror_loss_mult:
-                found = find_mirror(self.means, self.canonical_opacities(), self.gait_period, recurrence)
-                if found is not None:
-                    self.gait_mirror, self.gait_period = found[0].to(self.device), found[1]
+                T_mirror = find_mirror(self.means, self.canonical_opacities(), self.gait_period, recurrence)
+                self.gait_mirror = None if T_mirror is None else T_mirror.to(self.device)
             self.train()
 
     # --- densification -----------------------------------------------------------------------------------------------

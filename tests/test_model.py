@@ -83,7 +83,7 @@ def test_a_mirror_shows_the_side_that_a_frame_hides(trained, clip, tmp_path):
     try:
         model.gait_period, model.gait_mirror = 0.4, None
         assert "mirror" not in model.training_losses(frames)
-        model.gait_mirror = mirror(model.means.detach().mean(0).cpu(), 0.0, 0.0, 0.0).to(model.device)
+        model.gait_mirror = mirror(model.means.detach().mean(0).cpu(), 0.0).to(model.device)
         parameters = [model.gauss_params["means"], model.gauss_params["features_dc"], model.bone_motion.table]
         loss = model.training_losses(frames)["mirror"]
         assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, parameters)) and loss.isfinite()

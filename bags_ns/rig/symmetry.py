@@ -15,22 +15,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-AZIMUTHS_DEG = range(-40, 41, 10)
+AZIMUTHS_DEG = range(-40, 41, 8)
 """The plane's normal is looked for at these angles to the shorter horizontal axis of the Gaussians."""
 OFFSETS = (-0.04, 0.0, 0.04)
 """And the plane at these distances from their middle, in lengths of the animal."""
-STEPS = (math.radians(4), 0.02, math.radians(3), -0.03)
-"""First steps in azimuth, offset, roll and the logarithm of the period from the best of these."""
-MAX_LOOKS = 36
-"""Planes and periods that are tried from there."""
+STEPS = (math.radians(4), 0.02)
+"""First steps in azimuth and offset from the best of these."""
+MAX_LOOKS = 24
+"""Planes that are tried from there."""
 LEAST_GAIN = 0.25
 """A mirror is believed that gains so much of what a whole period gains over half of one."""
 
 
-def mirror(point: Float[Tensor, " 3"], azimuth: float, offset: float, roll: float) -> Float[Tensor, "4 4"]:
-    """Reflection in a plane at the distance `offset` from a point; its normal has this azimuth and the elevation `roll` (radians)."""
-    horizontal = math.cos(roll)
-    normal = torch.tensor([math.cos(azimuth) * horizontal, math.sin(azimuth) * horizontal, math.sin(roll)])
+def mirror(point: Float[Tensor, " 3"], azimuth: float, offset: float = 0.0) -> Float[Tensor, "4 4"]:
+    """Reflection in an upright plane at the distance `offset` from a point; its normal has this azimuth (radians)."""
+    normal = torch.tensor([math.cos(azimuth), math.sin(azimuth), 0.0])
     T_mirror = torch.eye(4)
     T_mirror[:3, :3] -= 2 * torch.outer(normal, normal)
     T_mirror[:3, 3] = 2 * (normal @ point + offset) * normal
@@ -43,14 +42,13 @@ def find_mirror(
     opacities: Float[Tensor, " N"],
     period: float,
     difference: Callable[[float, Tensor | None], float],
-) -> tuple[Float[Tensor, "4 4"], float] | None:
-    """The reflection after which the animal half a period away looks as in the frame, and the period, which both that and the
-    animal a whole period away say more exactly; None if there is no such plane.
+) -> Float[Tensor, "4 4"] | None:
+    """The reflection after which the animal half a period away looks as in the frame; None if there is no such plane.
 
     Args:
         means: of the canonical Gaussians, z up, the animal about 1 long.
         opacities: theirs.
-        period: of the gait, as a part of the clip, about.
+        period: of the gait, as a part of the clip.
         difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later,
             mirrored by a matrix where there is one.
 
@@ -71,16 +69,10 @@ def find_mirror(
     def misfit(plane: Iterable[float]) -> float:
         return difference(period / 2, placed(plane))
 
-    def both(plane_and_change: np.ndarray) -> float:
-        changed = period * math.exp(plane_and_change[3])
-        return difference(changed / 2, placed(plane_and_change[:3])) + difference(changed, None)
-
-    planes = [(start + math.radians(turn), offset, 0.0) for turn in AZIMUTHS_DEG for offset in OFFSETS]
-    best = np.array([*min(planes, key=misfit), 0.0])
+    planes = [(start + math.radians(turn), offset) for turn in AZIMUTHS_DEG for offset in OFFSETS]
+    best = np.array(min(planes, key=misfit))
     options = {"initial_simplex": np.stack([best, *(best + np.diag(STEPS))]), "maxfev": MAX_LOOKS}
-    found: Any = minimize(both, best, method="Nelder-Mead", options=options)
-    T_mirror, period = placed(found.x[:3]), period * math.exp(found.x[3])
+    found: Any = minimize(misfit, best, method="Nelder-Mead", options=options)
     unmirrored = difference(period / 2, None)
-    gained = unmirrored - difference(period / 2, T_mirror)
-    expected = LEAST_GAIN * (unmirrored - difference(period, None))
-    return (T_mirror, period) if gained > max(0.0, expected) else None
+    gained, expected = unmirrored - found.fun, LEAST_GAIN * (unmirrored - difference(period, None))
+    return placed(found.x) if gained > max(0.0, expected) else None
