@@ -146,4 +146,5 @@ def test_many_poses_at_once_are_each_one(source):
     rotations = torch.stack([walk(phase) for phase in PHASES[:3]])
     together = bones_from_rotations(rotations, source.skeleton)
     for bones, turns in zip(together, rotations, strict=True):
-        assert torch.equal(bones, pose_from_rotations(turns, source.skeleton).T_object_canonical)
+        alone = pose_from_rotations(turns, source.skeleton).T_object_canonical
+        assert torch.allclose(bones, alone, atol=1e-6)  # products of many matrices may round differently

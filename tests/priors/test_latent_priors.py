@@ -69,7 +69,8 @@ def test_only_azimuths_relative_to_the_reference_matter(prior):
 def test_its_loss_reaches_the_renders(prior, variant):
     renders = torch.rand(4, IMAGE_SIZE, IMAGE_SIZE, 3).requires_grad_()
     views = random_views(4, prior.camera, torch.device("cpu"))
-    loss = prior_loss(prior, SDSConfig(variant=variant), renders, views, prior.condition(**reference(0.0)), 0.5)
+    alphas, told = torch.ones_like(renders[..., :1]), prior.condition(**reference(0.0))
+    loss = prior_loss(prior, SDSConfig(variant=variant), renders, alphas, views, told, 0.5)
     loss.backward()
     assert loss.isfinite() and renders.grad.isfinite().all() and (renders.grad.abs().amax((1, 2, 3)) > 0).all()
 
