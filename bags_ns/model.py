@@ -24,7 +24,7 @@ from bags_ns.rig.deformation import deform
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
-from bags_ns.rig.symmetry import find_mirror
+from bags_ns.rig.symmetry import find_mirror, half_a_period_away
 from bags_ns.rigidity import DeformationRigidity
 
 DENSIFICATION_SUMS = ("grad2d", "count")
@@ -329,10 +329,7 @@ class BagsModel(AnimalModel):
         """Colour and silhouette errors of one of the frames for the mirrored animal of half a period before or after."""
         assert self.gait_period is not None and self.gait_mirror is not None
         k = int(torch.randint(len(frames.indices), ()))
-        time, half = frames.times[k : k + 1], self.gait_period / 2
-        before, after = time - half, time + half  # the video has at least one of them
-        first, second = (before, after) if torch.rand(()) < 0.5 else (after, before)
-        twists = self.bone_motion(torch.where((first >= 0) & (first <= 1), first, second))[0]
+        twists = self.bone_motion(half_a_period_away(frames.times[k : k + 1], self.gait_period))[0]
         # Where it then is stays the frame's own business.
         T_world_canonical = roots[k].detach() @ self.gait_mirror @ bone_transforms(twists, self.bones.centers)
         placed = deform(self.means, self.covariance_factors(), weights, T_world_canonical)
@@ -340,8 +337,7 @@ class BagsModel(AnimalModel):
         gaussians = Gaussians(*placed, self.canonical_opacities(), self.colors)
         output = self._render_frame(frames, k, gaussians, background)
         target = self.ground_truth(frames.images[k : k + 1])
-        wanted = torch.lerp(background, target[..., :3], target[..., 3:])
-        terms = losses.per_animal_pixel(output.rgb - wanted, output.alpha, target[..., 3:], self.config.coarse_pixels)
+        terms = self._image_losses(output.rgb, output.alpha, target, background[None], ssim_box=None)
         return {"mirror": torch.stack([*self._weighted(terms).values()]).sum()}
 
     def _image_losses(
@@ -350,13 +346,13 @@ class BagsModel(AnimalModel):
         alpha: Float[Tensor, "K H W 1"],
         target: Float[Tensor, "K H W 4"],
         backgrounds: Float[Tensor, "K 3"],
-        box: tuple[slice, slice],
+        ssim_box: tuple[slice, slice] | None,
     ) -> dict[str, Tensor]:
-        """Losses of K renders on their backgrounds against straight RGBA frames."""
+        """Losses of K renders on their backgrounds against straight RGBA frames; SSIM in a box, where there is one."""
         wanted = torch.lerp(backgrounds[:, None, None], target[..., :3], target[..., 3:])
         terms = losses.per_animal_pixel(rgb - wanted, alpha, target[..., 3:], self.config.coarse_pixels)
-        if self.config.ssim_loss_mult:
-            inside = (slice(None), *box)
+        if self.config.ssim_loss_mult and ssim_box is not None:
+            inside = (slice(None), *ssim_box)
             terms["ssim"] = 1 - losses.ssim(rgb[inside], wanted[inside], self.config.ssim_stride)
         return terms
 

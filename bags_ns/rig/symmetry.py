@@ -76,3 +76,10 @@ def find_mirror(
     unmirrored = difference(period / 2, None)
     gained, expected = unmirrored - found.fun, LEAST_GAIN * (unmirrored - difference(period, None))
     return placed(found.x) if gained > max(0.0, expected) else None
+
+
+def half_a_period_away(times: Float[Tensor, " K"], period: float) -> Float[Tensor, " K"]:
+    """Half a period before or after, at random where the clip has both; it has one, for no period is longer than it."""
+    before, after = times - period / 2, times + period / 2
+    first, second = (before, after) if torch.rand(()) < 0.5 else (after, before)
+    return torch.where((first >= 0) & (first <= 1), first, second)

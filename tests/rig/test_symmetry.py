@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bags_ns.rig.deformation import deform
-from bags_ns.rig.symmetry import find_mirror, mirror
+from bags_ns.rig.symmetry import find_mirror, half_a_period_away, mirror
 
 
 def animal(azimuth, middle):
@@ -63,3 +63,10 @@ def test_the_plane_is_found_where_the_cloud_only_points_near_it(turn_deg):
 def test_there_is_no_mirror_where_none_fits_better_than_no_reflection(period):
     means = animal(0.4, torch.zeros(3))
     assert find_mirror(means, torch.ones(len(means)), 0.5, video_of(None, period=period)) is None
+
+
+def test_half_a_period_away_is_in_the_clip_and_on_either_side():
+    times = torch.linspace(0, 1, 21)
+    drawn = torch.stack([half_a_period_away(times, 0.68) for _ in range(20)])
+    assert ((drawn >= 0) & (drawn <= 1)).all() and torch.allclose((drawn - times).abs(), torch.tensor(0.34))
+    assert drawn[:, 10].unique().numel() == 2
