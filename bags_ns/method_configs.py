@@ -57,6 +57,7 @@ def _bags() -> BagsTrainerConfig:
             "bone_motion": _group(2e-3, 0.02, RIG),
             "bone_table": _group(4e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
+            "mirror": _group(5e-3, 0.05, RIG),
             "field": _group(8e-4, 0.02, RIG),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1", max_num_display_images=20),

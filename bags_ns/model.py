@@ -24,7 +24,7 @@ from bags_ns.rig.deformation import deform
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
-from bags_ns.rig.symmetry import find_mirror, half_a_period_away
+from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rigidity import DeformationRigidity
 
 DENSIFICATION_SUMS = ("grad2d", "count")
@@ -115,7 +115,7 @@ class BagsModel(AnimalModel):
         self.frames_entered: set[int] = set()
         self.gait_sought = False
         self.gait_period: float | None = None
-        self.gait_mirror: Tensor | None = None
+        self.mirror = MirrorPlane()
         self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
         self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
@@ -130,7 +130,6 @@ class BagsModel(AnimalModel):
             "frames_entered": sorted(self.frames_entered),
             "gait_sought": self.gait_sought,
             "gait_period": self.gait_period,
-            "gait_mirror": self.gait_mirror,
             "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
@@ -139,8 +138,6 @@ class BagsModel(AnimalModel):
         self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
         self.gait_sought, self.gait_period = state.get("gait_sought", True), state.get("gait_period")
-        T_mirror = state.get("gait_mirror")
-        self.gait_mirror = None if T_mirror is None else T_mirror.to(self.device)
         for name, values in state.get("densification", {}).items():
             self.strategy_state[name] = None if values is None else values.to(self.device)
 
@@ -172,7 +169,7 @@ class BagsModel(AnimalModel):
         groups = super().get_param_groups()
         if self.field is not None:
             return groups | {name: list(getattr(self, name).parameters()) for name in ("root_motion", "field")}
-        for name in ("bones", "skinning", "root_motion"):
+        for name in ("bones", "skinning", "root_motion", "mirror"):
             groups[name] = list(getattr(self, name).parameters())
         groups["bone_table"] = [self.bone_motion.table]
         groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
@@ -210,8 +207,7 @@ class BagsModel(AnimalModel):
             recurrence = Recurrence(self, frames)
             self.gait_period = gait_period(self.bone_motion, recurrence)
             if self.gait_period is not None and self.config.mirror_loss_mult:
-                T_mirror = find_mirror(self.means, self.canonical_opacities(), self.gait_period, recurrence)
-                self.gait_mirror = None if T_mirror is None else T_mirror.to(self.device)
+                find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
             self.train()
 
     # --- densification -----------------------------------------------------------------------------------------------
@@ -267,7 +263,7 @@ class BagsModel(AnimalModel):
         if self.bones_placed:
             terms |= self._rig_losses(transforms[0])
             terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
-        if self.gait_mirror is not None:
+        if self.mirror.shift is not None:
             terms |= self._mirror_losses(frames, roots, weights)
         return self._weighted(terms)
 
@@ -327,11 +323,10 @@ class BagsModel(AnimalModel):
         self, frames: FrameBatch, roots: Float[Tensor, "K 4 4"], weights: Float[Tensor, "N B"]
     ) -> dict[str, Tensor]:
         """Colour and silhouette errors of one of the frames for the mirrored animal of half a period before or after."""
-        assert self.gait_period is not None and self.gait_mirror is not None
         k = int(torch.randint(len(frames.indices), ()))
-        twists = self.bone_motion(half_a_period_away(frames.times[k : k + 1], self.gait_period))[0]
+        twists = self.bone_motion(self.mirror.times_like(frames.times[k : k + 1]))[0]
         # Where it then is stays the frame's own business.
-        T_world_canonical = roots[k].detach() @ self.gait_mirror @ bone_transforms(twists, self.bones.centers)
+        T_world_canonical = roots[k].detach() @ self.mirror() @ bone_transforms(twists, self.bones.centers)
         placed = deform(self.means, self.covariance_factors(), weights, T_world_canonical)
         background = self._get_background_color()
         gaussians = Gaussians(*placed, self.canonical_opacities(), self.colors)

@@ -154,7 +154,7 @@ class BagsPipeline(VanillaPipeline):
         model.find_gait(self.datamanager.train_image(index) for index in chosen)
         if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
-            sides = "; its sides take turns" if model.gait_mirror is not None else ""
+            sides = "" if model.mirror.shift is None else "; its sides take turns"
             say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip{sides}.")
 
     def prepare_phase(self, progress: float) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from bags_ns.rig.transforms import rigid
 
 AZIMUTHS_DEG = range(-40, 41, 8)
 """The plane's normal is looked for at these angles to the shorter horizontal axis of the Gaussians."""
@@ -23,37 +25,72 @@ STEPS = (math.radians(4), 0.02)
 """First steps in azimuth and offset from the best of these."""
 MAX_LOOKS = 24
 """Planes that are tried from there."""
-LEAST_GAIN = 0.25
+LEAST_GAIN = 0.2
 """A mirror is believed that gains so much of what a whole period gains over half of one."""
 
 
-def mirror(point: Float[Tensor, " 3"], azimuth: float, offset: float = 0.0) -> Float[Tensor, "4 4"]:
-    """Reflection in an upright plane at the distance `offset` from a point; its normal has this azimuth (radians)."""
-    normal = torch.tensor([math.cos(azimuth), math.sin(azimuth), 0.0])
-    T_mirror = torch.eye(4)
-    T_mirror[:3, :3] -= 2 * torch.outer(normal, normal)
-    T_mirror[:3, 3] = 2 * (normal @ point + offset) * normal
-    return T_mirror
+class MirrorPlane(nn.Module):
+    """An upright plane, and the shift in time after which the animal, mirrored in it, looks as it does now; no shift: no mirror.
+
+    The plane goes on learning: a search in an animal whose far side is not known yet finds it within some degrees only.
+    """
+
+    point: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane = nn.Parameter(torch.zeros(2))
+        self.register_buffer("point", torch.zeros(3))
+        self.shift: float | None = None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The shift."""
+        return {"shift": self.shift}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.shift = state["shift"]
+
+    @torch.no_grad()
+    def place(self, point: Float[Tensor, " 3"], azimuth: float, offset: float, shift: float | None) -> None:
+        """Puts the plane at the distance `offset` from a point, its normal at an azimuth (radians), and sets the shift (part of the clip)."""
+        self.point.copy_(point)
+        self.plane.copy_(torch.tensor([azimuth, offset]))
+        self.shift = shift
+
+    def forward(self) -> Float[Tensor, "4 4"]:
+        """The reflection, a matrix of the canonical frame."""
+        azimuth, offset = self.plane
+        normal = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)])
+        distance = self.point @ normal + offset
+        return rigid(torch.eye(3, device=normal.device) - 2 * normal[:, None] * normal, 2 * distance * normal)
+
+    def times_like(self, times: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+        """When the mirrored animal looks as at `times`: before or after, at random where the clip has both; it has one,
+        for no period is longer than it."""
+        assert self.shift is not None
+        before, after = times - self.shift, times + self.shift
+        first, second = (before, after) if torch.rand(()) < 0.5 else (after, before)
+        return torch.where((first >= 0) & (first <= 1), first, second)
 
 
 @torch.no_grad()
 def find_mirror(
+    mirror: MirrorPlane,
     means: Float[Tensor, "N 3"],
     opacities: Float[Tensor, " N"],
     period: float,
     difference: Callable[[float, Tensor | None], float],
-) -> Float[Tensor, "4 4"] | None:
-    """The reflection after which the animal half a period away looks as in the frame; None if there is no such plane.
+) -> None:
+    """Places a mirror in which the animal half a period away looks as in the frame, if there is one.
 
     Args:
+        mirror: the plane.
         means: of the canonical Gaussians, z up, the animal about 1 long.
         opacities: theirs.
         period: of the gait, as a part of the clip.
         difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later,
             mirrored by a matrix where there is one.
-
-    Returns:
-        A matrix on the CPU that mirrors the canonical frame.
     """
     from scipy.optimize import minimize
 
@@ -62,24 +99,16 @@ def find_mirror(
     spread = (points - middle)[:, :2]
     across = torch.linalg.eigh(spread.T @ (weights * spread))[1][:, 0]
     start = math.atan2(float(across[1]), float(across[0]))
-
-    def placed(plane: Iterable[float]) -> Float[Tensor, "4 4"]:
-        return mirror(middle.float(), *(float(value) for value in plane))
+    planes = [(start + math.radians(turn), offset) for turn in AZIMUTHS_DEG for offset in OFFSETS]
 
     def misfit(plane: Iterable[float]) -> float:
-        return difference(period / 2, placed(plane))
+        mirror.place(middle, *plane, shift=None)
+        return difference(period / 2, mirror())
 
-    planes = [(start + math.radians(turn), offset) for turn in AZIMUTHS_DEG for offset in OFFSETS]
     best = np.array(min(planes, key=misfit))
     options = {"initial_simplex": np.stack([best, *(best + np.diag(STEPS))]), "maxfev": MAX_LOOKS}
     found: Any = minimize(misfit, best, method="Nelder-Mead", options=options)
     unmirrored = difference(period / 2, None)
     gained, expected = unmirrored - found.fun, LEAST_GAIN * (unmirrored - difference(period, None))
-    return placed(found.x) if gained > max(0.0, expected) else None
-
-
-def half_a_period_away(times: Float[Tensor, " K"], period: float) -> Float[Tensor, " K"]:
-    """Half a period before or after, at random where the clip has both; it has one, for no period is longer than it."""
-    before, after = times - period / 2, times + period / 2
-    first, second = (before, after) if torch.rand(()) < 0.5 else (after, before)
-    return torch.where((first >= 0) & (first <= 1), first, second)
+    if gained > max(0.0, expected):
+        mirror.place(middle, *found.x, shift=period / 2)

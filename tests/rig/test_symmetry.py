@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from bags_ns.rig.deformation import deform
-from bags_ns.rig.symmetry import find_mirror, half_a_period_away, mirror
+from bags_ns.rig.symmetry import MirrorPlane, find_mirror
+
+
+def mirror(point, azimuth, offset=0.0):
+    plane = MirrorPlane()
+    plane.place(point, azimuth, offset, shift=None)
+    return plane().detach()
 
 
 def animal(azimuth, middle):
@@ -55,18 +61,41 @@ def test_the_plane_is_found_where_the_cloud_only_points_near_it(turn_deg):
     middle = torch.tensor([0.2, -0.1, 0.3])
     means = animal(0.4, middle)
     true = mirror(middle, 0.4 + math.radians(turn_deg), 0.02)
-    found = find_mirror(means, torch.ones(len(means)), 0.5, video_of(true))
-    assert found is not None and (found - true).abs().max() < 0.02
+    plane = MirrorPlane()
+    find_mirror(plane, means, torch.ones(len(means)), 0.5, video_of(true))
+    assert plane.shift == 0.25 and (plane() - true).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("period", [0.1, 0.4])
 def test_there_is_no_mirror_where_none_fits_better_than_no_reflection(period):
     means = animal(0.4, torch.zeros(3))
-    assert find_mirror(means, torch.ones(len(means)), 0.5, video_of(None, period=period)) is None
+    plane = MirrorPlane()
+    find_mirror(plane, means, torch.ones(len(means)), 0.5, video_of(None, period=period))
+    assert plane.shift is None
+
+
+def test_the_plane_learns_to_fit():
+    point, plane = torch.tensor([0.2, -0.1, 0.3]), MirrorPlane()
+    true = mirror(point, 0.4, 0.02)
+    plane.place(point, 0.3, -0.03, shift=0.25)
+    optimizer = torch.optim.Adam(plane.parameters(), lr=0.01)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (plane() - true).square().sum().backward()
+        optimizer.step()
+    assert torch.allclose(plane(), true, atol=1e-3)
 
 
 def test_half_a_period_away_is_in_the_clip_and_on_either_side():
-    times = torch.linspace(0, 1, 21)
-    drawn = torch.stack([half_a_period_away(times, 0.68) for _ in range(20)])
+    plane, times = MirrorPlane(), torch.linspace(0, 1, 21)
+    plane.shift = 0.34
+    drawn = torch.stack([plane.times_like(times) for _ in range(20)])
     assert ((drawn >= 0) & (drawn <= 1)).all() and torch.allclose((drawn - times).abs(), torch.tensor(0.34))
     assert drawn[:, 10].unique().numel() == 2
+
+
+def test_the_shift_is_kept_with_the_plane():
+    plane, other = MirrorPlane(), MirrorPlane()
+    plane.place(torch.ones(3), 0.1, 0.2, shift=0.3)
+    other.load_state_dict(plane.state_dict())
+    assert other.shift == 0.3 and torch.equal(other(), plane())
