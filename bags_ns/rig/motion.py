@@ -42,9 +42,20 @@ def interpolation_weights(knots: Float[Tensor, " T"], times: Float[Tensor, " K"]
 
     Times a table this interpolates its rows, and its gradient is a product too, where that of indexing is a scatter.
     """
-    position = ((times[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])).clamp(0, 1).sum(dim=1, keepdim=True)
-    rows = torch.arange(len(knots), device=knots.device, dtype=knots.dtype)
-    return (1 - (position - rows).abs()).clamp_min(0)
+    return _hats(*_hat_ends(knots), times)
+
+
+def _hat_ends(knots: Float[Tensor, " T"]) -> tuple[Float[Tensor, "2 1 T"], Float[Tensor, "2 1 T"]]:
+    """Where the weight of each knot in [0, 1] ends, before and after it, and how far from it that is (before: negative)."""
+    never = knots.new_full((1,), 1e6)
+    ends = torch.stack([torch.cat([-never, knots[:-1]]), torch.cat([knots[1:], never])])
+    return ends[:, None], (ends - knots).clamp(-1, 1)[:, None]  # so that the first and the last never fall below 1
+
+
+def _hats(
+    ends: Float[Tensor, "2 1 T"], spans: Float[Tensor, "2 1 T"], times: Float[Tensor, " K"]
+) -> Float[Tensor, "K T"]:
+    return ((ends - times[:, None]) / spans).amin(0).clamp(0, 1)
 
 
 class FourierTimeCode(nn.Module):
@@ -190,29 +201,31 @@ class FixedMotion:
     """The poses of motion whose weights stay as they are: what depends on them alone is computed once, the rest in few operations.
 
     All that is linear is one product: the network's last layer, the tables less their canonical rows, turns and path. Its
-    rows are the bones' twists, the root's change, and the root's turn and place. The gauge is exact here too.
+    rows are the bones' twists, the root's change, and the root's turn. The gauge is exact here too.
     """
 
     def __init__(self, bones: BoneMotion, root: RootMotion, centers: Float[Tensor, "B 3"]) -> None:
-        self._bones, self._centers = bones, centers
+        self._bones = bones
         self._rest = self._hidden(bones.canonical_time[None])
+        self._hats = _hat_ends(bones.knots)
         of_bones = torch.cat([bones.head.weight.T, _less_canonical(bones, bones.table.flatten(1))])
         of_bones = of_bones.unflatten(1, (-1, 6))
         of_bones = (of_bones - of_bones.mean(dim=1, keepdim=True)).flatten(1)
-        of_root = torch.cat([_less_canonical(root, root.table), root.turns, root.path], dim=1)
+        of_root = torch.cat([_less_canonical(root, root.table), root.turns, torch.zeros_like(root.path)], dim=1)
+        of_root[:, 3:6] += root.path
         of_root = torch.nn.functional.pad(of_root, (0, 0, self._rest.shape[1], 0))  # the network does not move the root
         self._rows = torch.cat([of_bones, of_root], dim=1)
+        self._pivots = torch.nn.functional.pad(centers, (0, 0, 0, 2))
 
     def _hidden(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K H"]:
         return self._bones.network(self._bones.code(times))
 
     def __call__(self, times: Float[Tensor, " 1"]) -> tuple[Float[Tensor, "B 4 4"], Float[Tensor, "4 4"]]:
         """T_object_canonical and T_world_object at one time."""
-        features = [self._hidden(times) - self._rest, interpolation_weights(self._bones.knots, times)]
+        features = [self._hidden(times) - self._rest, _hats(*self._hats, times)]
         twists = (torch.cat(features, dim=1) @ self._rows).view(-1, 6)
-        rotations, shifts = so3_exp(twists[:, :3]), twists[:, 3:]
-        root = rigid(rotations[-2] @ rotations[-1], shifts[-2] + shifts[-1])
-        return rigid_about(rotations[:-2], shifts[:-2], self._centers), root
+        transforms = rigid_about(so3_exp(twists[:, :3]), twists[:, 3:], self._pivots)
+        return transforms[:-2], transforms[-2] @ transforms[-1]
 
 
 def _less_canonical(motion: BoneMotion | RootMotion, table: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:

@@ -41,10 +41,9 @@ def _last_row_on(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def so3_exp(rotation_vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of rotation vectors (axis times angle, radians), through the quaternion: its terms are smooth at zero."""
-    # The root of an exact zero would have an infinite gradient.
-    angle = rotation_vectors.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
-    imaginary = 0.5 * torch.sinc(angle / (2 * math.pi)) * rotation_vectors
-    return _unit_quat_to_rotation(torch.cat([torch.cos(0.5 * angle), imaginary], dim=-1))
+    half = 0.5 * rotation_vectors
+    angle = torch.linalg.vector_norm(half, dim=-1, keepdim=True)  # its gradient at zero is zero
+    return _unit_quat_to_rotation(torch.cat([angle.cos(), torch.sinc(angle / math.pi) * half], dim=-1))
 
 
 def so3_log(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
