@@ -97,7 +97,7 @@ def test_what_held_out_frames_show_changes_nothing_of_training(kind, clip, tmp_p
     option, held = ({"hold_out_block": (0.4, 0.6)}, [5, 6]) if kind == "plain" else ({"hold_out_every": 3}, [1, 4])
     trainers = []
     for name, garbled in (("true", []), ("other", held)):
-        trainer = trainer_on(make(tmp_path / f"{name} clip", garbled), tmp_path / name, **option)
+        trainer = trainer_on(make(tmp_path / f"{name} clip", garbled), tmp_path / name, prior="small", **option)
         run(trainer, range(30))
         trainers.append(trainer)
     one, other = (trainer.model.state_dict() for trainer in trainers)

@@ -13,12 +13,14 @@ from bags_ns.trainer import BagsTrainer
 STEPS = 240
 
 
-def trainer_on(clip: Path, folder: Path, *, steps: int = STEPS, load_dir: Path | None = None, **model) -> BagsTrainer:
+def trainer_on(
+    clip: Path, folder: Path, *, steps: int = STEPS, load_dir: Path | None = None, prior: str = "none", **model
+) -> BagsTrainer:
     """A trainer that is set up: bags-tiny with few Gaussians and bones; further names are fields of the model's config."""
     config = copy.deepcopy(method_configs.bags_tiny.config)
     config.data = config.pipeline.datamanager.data = clip
     config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", steps
-    config.load_dir = load_dir
+    config.load_dir, config.pipeline.prior.name = load_dir, prior
     for name, value in {"num_bones": 8, "num_random": 800, **model}.items():
         assert hasattr(config.pipeline.model, name)
         setattr(config.pipeline.model, name, value)

@@ -122,6 +122,24 @@ def test_a_track_is_played_on_a_turntable(folder, monkeypatch):
     assert apart["still"] > 1 and apart["shared"] < apart["still"] / 8
 
 
+@pytest.mark.parametrize("kind", ["source", "bones"])
+def test_the_clip_is_filmed_beside_its_video_and_in_its_bones_colours(folder, monkeypatch, kind):
+    words = ("render", "--load-config", "run", "--kind", kind, "--size", SIZE, "--num-frames", 4, "--output-dir", kind)
+    assert bags(monkeypatch, folder, *words) == 0
+    assert sorted(p.name for p in (folder / kind).iterdir()) == [f"{kind}.mp4", f"{kind}.png"]
+    assert len(film(folder / kind / f"{kind}.mp4")) > 1
+
+
+def test_splats_are_exported_still_and_as_a_sequence(folder, monkeypatch):
+    words = ("export", "ply", "--load-config", "run", "--output-dir")
+    assert bags(monkeypatch, folder, *words, "ply", "--time", 0.5) == 0
+    assert bags(monkeypatch, folder, *words, "sequence", "--sequence") == 0
+    assert bags(monkeypatch, folder, "export", "spz", "--load-config", "run", "--output", "a.spz") == 0
+    assert [p.name for p in (folder / "ply").iterdir()] == ["time_0.5000.ply"]
+    assert [p.name for p in sorted((folder / "sequence").iterdir())] == [f"frame_{index:05d}.ply" for index in range(6)]
+    assert (folder / "a.spz").stat().st_size > 1000
+
+
 BAD = {
     "no run": ("animate --load-config nowhere --track track.json", "nowhere holds no trained run"),
     "no run, rendered": ("render --load-config nowhere", "nowhere holds no trained run"),

@@ -179,23 +179,9 @@ def test_viewer_serves_a_page(config):
 
 
 def test_bags_render_and_evaluate_write_whole_files(config, workspace):
-    for kind in ("turntable", "source", "bones"):
-        run(
-            "bags",
-            "render",
-            "--load-config",
-            config.parent,
-            "--kind",
-            kind,
-            "--size",
-            64,
-            "--num-frames",
-            4,
-            cwd=workspace,
-        )
-        assert (workspace / "renders" / f"{kind}.mp4").stat().st_size > 500
-        assert (workspace / "renders" / f"{kind}.png").is_file()
-    assert not list((workspace / "renders").glob(".*"))
+    run("bags", "render", "--load-config", config.parent, "--size", 64, "--num-frames", 4, cwd=workspace)
+    assert (workspace / "renders" / "turntable.mp4").stat().st_size > 500
+    assert sorted(p.name for p in (workspace / "renders").iterdir()) == ["turntable.mp4", "turntable.png"]
     run("bags", "evaluate", "--load-config", config, "--output", workspace / "evaluation.json", cwd=workspace)
     summary = json.loads((workspace / "evaluation.json").read_text())
     assert {"train", "test", "unseen"} <= set(summary)
@@ -225,27 +211,11 @@ def test_animate_films_another_runs_motion_and_a_track(config, workspace):
     )  # fmt: skip
     for folder in ("taken", "played"):
         assert sorted(p.name for p in (workspace / folder).iterdir()) == ["animation.mp4", "animation.png"]
-    track["keyframes"][1]["rotations"]["wing"] = [1, 0, 0, 0]
-    (workspace / "wrong.json").write_text(json.dumps(track))
-    failed = run("bags", "animate", "--load-config", config, "--track", "wrong.json", cwd=workspace, check=False)
-    assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and "unknown joint 'wing'" in failed.stderr
 
 
-def test_export_writes_what_other_programs_read(config, workspace):
-    run("bags", "export", "ply", "--load-config", config, "--output-dir", "ply", "--time", 0.5, cwd=workspace)
-    run("bags", "export", "ply", "--load-config", config, "--output-dir", "sequence", "--sequence", cwd=workspace)
+def test_export_writes_a_rig_and_says_in_one_line_what_is_wrong(config, workspace):
     run("bags", "export", "gltf", "--load-config", config, "--output", "a.glb", "--splats", cwd=workspace)
-    run("bags", "export", "spz", "--load-config", config, "--output", "a.spz", cwd=workspace)
-    assert [p.name for p in (workspace / "ply").iterdir()] == ["time_0.5000.ply"]
-    assert len(list((workspace / "sequence").iterdir())) == 8
-    assert (workspace / "a.glb").read_bytes()[:4] == b"glTF" and (workspace / "a.spz").stat().st_size > 1000
-
-
-def test_a_failed_export_is_one_line_and_leaves_no_file(config, workspace):
-    for words in (
-        ("ply", "--load-config", "nowhere", "--output-dir", "none"),
-        ("ply", "--load-config", config, "--output-dir", "none", "--time", 2),
-        ("gltf", "--load-config", config, "--output", "none/a.glb", "--track", "nothing.json"),
-    ):
-        failed = run("bags", "export", *words, cwd=workspace, check=False)
-        assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and not (workspace / "none").exists()
+    assert (workspace / "a.glb").read_bytes()[:4] == b"glTF"
+    words = ("--load-config", config, "--output", "none/a.glb", "--track", "nothing.json")
+    failed = run("bags", "export", "gltf", *words, cwd=workspace, check=False)
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and not (workspace / "none").exists()
