@@ -172,16 +172,18 @@ class AnimalModel(SplatfactoModel):
 
     def pose_at(self, time: float | Float[Tensor, ""]) -> Pose:
         """The video's pose at `time` in [0, 1]."""
-        if isinstance(time, Tensor):
-            times = time.to(self.device, torch.float32).reshape(1)
-        else:  # filled there: a copy from the host would wait for the device
-            times = torch.full((1,), time, dtype=torch.float32, device=self.device)
+        times = self._one_time(time)
         if self.training or torch.is_grad_enabled():
             transforms = bone_transforms(self.bone_motion(times)[0], self.bones.centers)
             root = self.root_motion(times)[0]
         else:
             transforms, root = self._fixed_motion()(times)
         return Pose(transforms, root, None if self.field is None else times[0])
+
+    def _one_time(self, time: float | Float[Tensor, ""]) -> Float[Tensor, " 1"]:
+        if isinstance(time, Tensor):
+            return time.to(self.device, torch.float32).reshape(1)
+        return torch.full((1,), time, dtype=torch.float32, device=self.device)  # a copy would wait for the device
 
     @kept_between_renders
     def _fixed_motion(self) -> Replay:
@@ -211,6 +213,24 @@ class AnimalModel(SplatfactoModel):
         else:
             means, covars = self._deformation()(pose.T_world_canonical)
         return Gaussians(means, covars, self.canonical_opacities(), self.colors)
+
+    def gaussians_at(self, time: float | Float[Tensor, ""]) -> Gaussians:
+        """The animal as the video has it at `time` in [0, 1], in the world frame; outside of training in one launch."""
+        if self.training or torch.is_grad_enabled() or self.field is not None:
+            return self.posed_gaussians(self.pose_at(time))
+        means, covars = self._animation()(self._one_time(time))
+        return Gaussians(means, covars, self.canonical_opacities(), self.colors)
+
+    @kept_between_renders
+    def _animation(self) -> Replay:
+        """The Gaussians' means and covariances, in the world, by the time."""
+        motion, deformation = self._fixed_motion().function, self._deformation().function
+
+        def animated(times: Float[Tensor, " 1"]) -> tuple[Tensor, ...]:
+            T_object_canonical, T_world_object = motion(times)
+            return deformation(T_world_object @ T_object_canonical)
+
+        return Replay(animated)
 
     @kept_between_renders
     def _deformation(self) -> Replay:
@@ -262,12 +282,15 @@ class AnimalModel(SplatfactoModel):
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Renders the animal as the video has it at the camera's time."""
-        return self.outputs_in_pose(camera, self.pose_at(self.camera_time(camera)))
+        return self._outputs(camera, self.gaussians_at(self.camera_time(camera)))
 
     def outputs_in_pose(self, camera: Cameras, pose: Pose) -> dict[str, Any]:
-        """Renders the animal in any pose; nerfstudio's names, each [H W channels]."""
-        background = self._get_background_color()
-        gaussians = self.cropped(self.posed_gaussians(pose))
+        """Renders the animal in any pose."""
+        return self._outputs(camera, self.posed_gaussians(pose))
+
+    def _outputs(self, camera: Cameras, gaussians: Gaussians) -> dict[str, Any]:
+        """nerfstudio's names, each [H W channels]."""
+        background, gaussians = self._get_background_color(), self.cropped(gaussians)
         output = self.render_gaussians(gaussians, camera, background, with_depth=True)
         self.last_size = output.rgb.shape[1:3]
         return {

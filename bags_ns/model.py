@@ -284,7 +284,7 @@ class BagsModel(AnimalModel):
 
         It moves Gaussians only: how much each of them counts in a pixel is held fixed.
         """
-        posed = [self.posed_gaussians(self.pose_at(time)) for time in pair.times]
+        posed = [self.gaussians_at(time) for time in pair.times]
         means, covars = (torch.stack([getattr(each, name) for each in posed]) for name in ("means", "covars"))
         places = project_points(means, pair.viewmats, pair.Ks)
         motion = torch.nn.functional.pad(places[1] - places[0], (0, 1))  # as colours, the third is not used

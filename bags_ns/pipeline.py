@@ -97,7 +97,7 @@ class BagsPipeline(VanillaPipeline):
         reference = self._references[frame]
         gaussians = posed.get(frame)
         if gaussians is None:
-            gaussians = self.model.posed_gaussians(self.model.pose_at(self.datamanager.clip.times[frame]))
+            gaussians = self.model.gaussians_at(self.datamanager.clip.times[frame])
         colors = torch.lerp(gaussians.colors.detach(), gaussians.colors, config.color_mult)
         gaussians = replace(gaussians, colors=colors)
         target = reference.target(gaussians.centroid().detach())

@@ -3,7 +3,7 @@
     python benchmarks/animated_frame.py
 
 `raster` is that of the canonical Gaussians: on CUDA gsplat's own call with their quaternions and scales, on the CPU the
-package's. Every `frame` is of another time; on CUDA the package replays its pose and its deformation as graphs, which are
+package's. Every `frame` is of another time; on CUDA the package replays pose and deformation as one graph, which is
 captured in the untimed rounds. `model` is the whole of nerfstudio's `get_outputs_for_camera`, which renders depth too; it
 is to be seen beside `render with depth`, the package's own of Gaussians at rest.
 """
@@ -88,8 +88,8 @@ def make_cases(model: BagsModel, size: int) -> dict[str, Callable[[], object]]:
         "raster": bare_gsplat(model, viewmats, Ks, size) if model.device.type == "cuda" else lambda: rendered(still),
         "render": lambda: rendered(still),
         "pose": lambda: model.pose_at(next(times)),
-        "posed": lambda: model.posed_gaussians(model.pose_at(next(times))),
-        "frame": lambda: rendered(model.posed_gaussians(model.pose_at(next(times)))),
+        "posed": lambda: model.gaussians_at(next(times)),
+        "frame": lambda: rendered(model.gaussians_at(next(times))),
         "render_with_depth": lambda: rendered(still, with_depth=True),
         "model": through_nerfstudio,
     }

@@ -42,7 +42,7 @@ class Feet:
         t0, times = model.bone_motion.canonical_time, model.bone_motion.knots
         labels = truth.part_of_points(model.means, float(t0))
         path = truth.foot_positions(times)
-        moved = torch.stack([model.posed_gaussians(model.pose_at(time)).means for time in times])
+        moved = torch.stack([model.gaussians_at(time).means for time in times])
         figures = {}
         for index, name in enumerate(FOOT_NAMES):
             members = labels == PART_NAMES.index(name)

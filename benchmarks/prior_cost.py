@@ -115,7 +115,7 @@ class PriorCost:
             pipeline.prior_loss(0.5).backward()
             model.infos.clear()
 
-        gaussians = leaves(model.posed_gaussians(model.pose_at(frames.times[0])))
+        gaussians = leaves(model.gaussians_at(frames.times[0]))
         call = remember_call(network, step)
         parts = {"network": bare_network(network, call), "renders": self._bare_renders(trainer, gaussians, prior)}
         if isinstance(prior, LatentDiffusion):

@@ -105,7 +105,7 @@ class TrainingStep:
         """The step's renders alone: K poses, forward and backward to every input."""
         model, frames = trainer.model, trainer.pipeline.datamanager.next_frames(self.frames_per_step)
         with torch.no_grad():
-            posed = [model.posed_gaussians(model.pose_at(t)) for t in frames.times]
+            posed = [model.gaussians_at(t) for t in frames.times]
         leaves = [
             Gaussians(*(t.detach().requires_grad_() for t in (g.means, g.covars, g.opacities, g.colors))) for g in posed
         ]

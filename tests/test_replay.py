@@ -37,8 +37,9 @@ def trainer(clip, tmp_path_factory) -> Iterator[BagsTrainer]:
 
 
 def posed(model: BagsModel) -> list[Gaussians]:
-    """At all the times, held together."""
-    return [model.posed_gaussians(model.pose_at(time)) for time in TIMES]
+    """At all the times, held together: by their poses, and at once."""
+    by_poses = [model.posed_gaussians(model.pose_at(time)) for time in TIMES]
+    return by_poses + [model.gaussians_at(time) for time in TIMES]
 
 
 def assert_frames_are_fresh(model: BagsModel) -> None:

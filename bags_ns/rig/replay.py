@@ -26,7 +26,7 @@ class Replay(threading.local):
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
-        self._function = function
+        self.function = function
         self._num_calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -35,7 +35,7 @@ class Replay(threading.local):
         if self._graph is None:
             self._num_calls += 1
             if self._num_calls <= PLAIN_CALLS or not inputs[0].is_cuda:
-                return self._function(*inputs)
+                return self.function(*inputs)
             self._capture(inputs)
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
@@ -53,10 +53,10 @@ class Replay(threading.local):
                 stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(stream):
                     for _ in range(_WARM_UP_CALLS):
-                        self._function(*self._inputs)
+                        self.function(*self._inputs)
                 # What other threads do on the device meanwhile is no error of this one's.
                 with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                    self._outputs = tuple(output.detach() for output in self._function(*self._inputs))
+                    self._outputs = tuple(output.detach() for output in self.function(*self._inputs))
                 self._graph = graph
         finally:
             sys.settrace(trace)
