@@ -36,8 +36,8 @@ def _bags() -> BagsTrainerConfig:
     return BagsTrainerConfig(
         method_name="bags",
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        max_num_iterations=4000,
-        steps_per_save=1000,
+        max_num_iterations=2000,
+        steps_per_save=500,
         steps_per_eval_batch=0,
         steps_per_eval_image=500,
         steps_per_eval_all_images=100_000,
