@@ -1,4 +1,4 @@
-"""The model of `ns-train bags`: the animal and how it is trained, its losses and its densification."""
+"""The model of `ns-train bags`: the animal and how it is trained, its losses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bags_ns import losses
-from bags_ns.animal import OPAQUE, AnimalModel, AnimalModelConfig
-from bags_ns.cameras import intrinsics_from_fov, project_points, viewmats_from_camera_to_worlds
+from bags_ns.animal import OPAQUE
+from bags_ns.cameras import project_points
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
+from bags_ns.densification import DensifiedModel, DensifiedModelConfig
 from bags_ns.gaussians import Gaussians
 from bags_ns.recurrence import Recurrence
 from bags_ns.rendering import RenderOutput, render
@@ -27,13 +28,10 @@ from bags_ns.rig.replay import ReplayedLoss
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rigidity import DeformationRigidity
 
-DENSIFICATION_SUMS = ("grad2d", "count")
-"""What gsplat's strategy adds up for each Gaussian between two rounds of densification."""
-
 
 @dataclass
-class BagsModelConfig(AnimalModelConfig):
-    """The animal, the weights of its losses and its densification."""
+class BagsModelConfig(DensifiedModelConfig):
+    """The animal and the weights of its losses."""
 
     _target: type = field(default_factory=lambda: BagsModel)
     l1_loss_mult: float = 1.0
@@ -78,45 +76,22 @@ class BagsModelConfig(AnimalModelConfig):
     """Gaussians, drawn at random each step, whose neighbours are looked for."""
     aspect_loss_mult: float = 0.1
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
-    max_gaussians: int = 30_000
-    """Densification stops above this number of Gaussians."""
-    densify_start: float = 0.03
-    """Fraction of the run at which densification begins."""
-    densify_end: float = 0.8
-    """Fraction of the run at which densification ends."""
-    densify_rounds: int = 40
-    """Rounds of densification between its begin and its end."""
-    # Splatfacto's own fields, with values for short runs.
-    use_absgrad: bool = False
-    """Absolute gradients exist in gsplat's CUDA kernels only."""
-    densify_grad_thresh: float = 0.0008
-    """Screen-space gradient (of the loss per animal pixel) above which a Gaussian is split or duplicated."""
-    densify_size_thresh: float = 0.01
-    """Gaussians below this size (the animal is about 1 long) are duplicated, larger ones split."""
-    cull_alpha_thresh: float = 0.02
-    """Gaussians below this opacity are removed at densification."""
     max_gauss_ratio: float = 4.0
     """Longest to middle axis of a Gaussian that is free of cost."""
-    num_downscales: int = 0
-    """Frames are crops already: no coarser images at the start."""
 
 
-class BagsModel(AnimalModel):
+class BagsModel(DensifiedModel):
     """An animal in training."""
 
     config: BagsModelConfig
-    densifying: bool = True
-    """Set by the pipeline: off while geometry is held."""
 
     def populate_modules(self) -> None:
         """Builds the animal; nothing is placed or trained yet."""
         super().populate_modules()
-        self.run_length = 0
         self.frames_entered: set[int] = set()
         self.gait_sought = False
         self.gait_period: float | None = None
         self.mirror = MirrorPlane()
-        self.infos: list[dict[str, Any]] = []
         self.posed_frames: dict[int, Gaussians] = {}
         self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
 
@@ -124,45 +99,19 @@ class BagsModel(AnimalModel):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint knows of the run beside its tensors."""
-        return {
-            "run_length": self.run_length,
+        return super().get_extra_state() | {
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
             "gait_sought": self.gait_sought,
             "gait_period": self.gait_period,
-            "densification": {name: self.strategy_state[name] for name in DENSIFICATION_SUMS},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
-        self.run_length, self.bones_placed = state["run_length"], state["bones_placed"]
+        super().set_extra_state(state)
+        self.bones_placed = state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
         self.gait_sought, self.gait_period = state.get("gait_sought", True), state.get("gait_period")
-        for name, values in state.get("densification", {}).items():
-            self.strategy_state[name] = None if values is None else values.to(self.device)
-
-    def update_to_step(self, step: int) -> None:
-        """Remembers the step of a loaded checkpoint."""
-        self.step = step
-
-    def set_run_length(self, num_steps: int) -> None:
-        """Tells the model how many steps the whole run has; the schedule of densification follows from it."""
-        self.run_length = num_steps
-        config, strategy = self.config, self.strategy
-        strategy.refine_start_iter = int(config.densify_start * num_steps)
-        strategy.refine_stop_iter = int(config.densify_end * num_steps)
-        strategy.refine_every = max(
-            1, (strategy.refine_stop_iter - strategy.refine_start_iter) // config.densify_rounds
-        )
-        strategy.reset_every = num_steps + 1  # opacities are never reset: runs are short
-        strategy.pause_refine_after_reset = 0
-        strategy.refine_scale2d_stop_iter = 0
-        strategy.verbose = False
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the run that is done, in [0, 1]."""
-        return min(1.0, self.step / max(1, self.run_length))
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Splatfacto's groups and those of what moves the Gaussians."""
@@ -210,36 +159,9 @@ class BagsModel(AnimalModel):
                 find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
             self.train()
 
-    # --- densification -----------------------------------------------------------------------------------------------
-
-    def render_views(
-        self, gaussians: Gaussians, camera_to_worlds: Float[Tensor, "V 4 4"], fov_deg: float, size: int
-    ) -> RenderOutput:
-        """Square novel views on white, in one call; in training their screen gradients feed densification too."""
-        viewmats = viewmats_from_camera_to_worlds(camera_to_worlds)
-        Ks = intrinsics_from_fov(fov_deg, size, size).to(self.device).expand(len(viewmats), 3, 3)
-        output = render(gaussians, viewmats, Ks, size, size, background=torch.ones(3, device=self.device))
-        if self.training:
-            self._watch_gradients(output)
-        return output
-
-    def _watch_gradients(self, output: RenderOutput) -> None:
-        """Keeps what densification needs of a render."""
-        if output.info["means2d"].requires_grad:
-            output.info["means2d"].retain_grad()
-            self.infos.append(output.info)
-
     def step_post_backward(self, step: int) -> None:
-        """After each step: densification, from the gradients of all of the step's renders, up to `max_gaussians`."""
-        infos, self.infos, self.posed_frames = self.infos, [], {}
-        if not infos or not self.densifying or step == 0:  # at step 0 the strategy would reset the opacities
-            return
-        threshold = self.config.densify_grad_thresh if self.num_points < self.config.max_gaussians else float("inf")
-        self.strategy.grow_grad2d = threshold
-        if step < self.strategy.refine_stop_iter:
-            for info in infos[:-1]:  # the strategy's own step takes one render, its statistics take any number
-                self.strategy._update_state(self.gauss_params, self.strategy_state, info)
-        self.info = infos[-1]
+        """After each step: densification, and the step's poses are forgotten."""
+        self.posed_frames = {}
         super().step_post_backward(step)
 
     # --- losses ------------------------------------------------------------------------------------------------------
@@ -316,7 +238,7 @@ class BagsModel(AnimalModel):
         height, width = frames.images.shape[1:3]
         view = slice(k, k + 1)
         output = render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=background)
-        self._watch_gradients(output)
+        self.watch_gradients(output)
         return output
 
     def _mirror_losses(
