@@ -23,7 +23,7 @@ LAYERS = [
     },
     {"rendering", "priors", "data", "animation", "rigidity", "dataparser_configs"},
     {"animal"},
-    {"recurrence"},
+    {"recurrence", "densification"},
     {"model"},
     {"rigged", "bone_colors", "camera_paths"},
     {"viewer"},
