@@ -69,7 +69,7 @@ def test_rig_colours_are_rendered_when_they_are_looked_at(viewer, pipeline, cont
 
 def test_a_failed_render_is_blank_and_is_told(viewer, pipeline, controls, camera, monkeypatch):
     model = pipeline.model
-    monkeypatch.setattr(model, "posed_gaussians", lambda pose: 1 / 0)
+    monkeypatch.setattr(model, "render_gaussians", lambda *_, **__: 1 / 0)
     thread = on_a_page(lambda: model.get_outputs_for_camera(camera))
     assert (
         thread.error is None and (thread.outputs["rgb"] == 1).all() and "ZeroDivisionError" in controls.renders.problem
