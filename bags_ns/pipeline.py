@@ -142,8 +142,10 @@ class BagsPipeline(VanillaPipeline):
         assumed = math.asin(float(poses[0, 2, 2]))
         # Errors are compared, so the network must say what it expects and not exaggerate it.
         guidance, prior.guidance = prior.guidance, 1.0
-        turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
-        prior.guidance = guidance
+        try:
+            turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
+        finally:
+            prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
     def _look_for_gait(self) -> None:
