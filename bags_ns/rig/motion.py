@@ -201,7 +201,7 @@ class FixedMotion:
     """The poses of motion whose weights stay as they are: what depends on them alone is computed once, the rest in few operations.
 
     All that is linear is one product: the network's last layer, the tables less their canonical rows, turns and path. Its
-    rows are the bones' twists, the root's change, and the root's turn. The gauge is exact here too.
+    rows are twists of the bones, of the root's change with the path, and of the root's turn. The gauge is exact here too.
     """
 
     def __init__(self, bones: BoneMotion, root: RootMotion, centers: Float[Tensor, "B 3"]) -> None:
@@ -211,8 +211,8 @@ class FixedMotion:
         of_bones = torch.cat([bones.head.weight.T, _less_canonical(bones, bones.table.flatten(1))])
         of_bones = of_bones.unflatten(1, (-1, 6))
         of_bones = (of_bones - of_bones.mean(dim=1, keepdim=True)).flatten(1)
-        of_root = torch.cat([_less_canonical(root, root.table), root.turns, torch.zeros_like(root.path)], dim=1)
-        of_root[:, 3:6] += root.path
+        turned, moved = _less_canonical(root, root.table).split(3, dim=1)
+        of_root = torch.cat([turned, moved + root.path, root.turns, torch.zeros_like(root.path)], dim=1)
         of_root = torch.nn.functional.pad(of_root, (0, 0, self._rest.shape[1], 0))  # the network does not move the root
         self._rows = torch.cat([of_bones, of_root], dim=1)
         self._pivots = torch.nn.functional.pad(centers, (0, 0, 0, 2))
