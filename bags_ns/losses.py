@@ -44,6 +44,35 @@ def per_animal_pixel(
     }
 
 
+def reach(
+    points: Float[Tensor, "K S 2"],
+    alpha: Float[Tensor, "K H W 1"],
+    true_alpha: Float[Tensor, "K H W 1"],
+    num_pixels: int,
+) -> Float[Tensor, ""]:
+    """How far the animal is from pixels of it that its render leaves empty: mean distance to the nearest of some of its points.
+
+    Distances are in square roots of the silhouette's area, and count as much as the empty part of that is large. A render's
+    gradient ends with its Gaussians; this one does not, so that two legs between the places of two find them.
+
+    Args:
+        points: some of the animal's, in pixels of K renders.
+        alpha: rendered coverage, taken as it is.
+        true_alpha: what should be covered.
+        num_pixels: of each render, drawn from the empty ones.
+    """
+    empty = (true_alpha - alpha.detach()).clamp_min(0).flatten(1)
+    drawn = torch.multinomial(empty + 1e-9, num_pixels, replacement=True)  # no row of zeros
+    width = alpha.shape[2]
+    pixels = torch.stack([drawn % width, drawn // width], dim=-1) + 0.5
+    with torch.no_grad():
+        nearest = torch.cdist(pixels, points).argmin(dim=2, keepdim=True)
+    offsets = pixels - points.gather(1, nearest.expand(-1, -1, 2))
+    distances = (offsets.square().sum(-1) + 1e-6).sqrt().mean(1)
+    area = true_alpha.sum((1, 2, 3)).clamp_min(1.0)
+    return (empty.sum(1) / area * distances / area.sqrt()).mean()
+
+
 def flow(
     rendered: Float[Tensor, "H W 2"], alpha: Float[Tensor, "H W 1"], observed: Float[Tensor, "H W 2"]
 ) -> Float[Tensor, ""]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,7 +21,7 @@ from bags_ns.densification import DensifiedModel, DensifiedModelConfig
 from bags_ns.gaussians import Gaussians
 from bags_ns.recurrence import Recurrence
 from bags_ns.rendering import RenderOutput, render
-from bags_ns.rig.deformation import deform
+from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
@@ -46,6 +46,12 @@ class BagsModelConfig(DensifiedModelConfig):
     """Edge of those squares, in pixels."""
     silhouette_loss_mult: float = 1.0
     """Weight of the squared error of the rendered coverage, per pixel of the animal."""
+    reach_loss_mult: float = 30.0
+    """Weight of the bones' distance, in the picture, to pixels of the animal that are left empty: it finds legs that were lost."""
+    reach_samples: int = 2048
+    """Gaussians, drawn at random each step, whose distance to such pixels is measured."""
+    reach_pixels: int = 256
+    """Empty pixels of each frame, drawn at random each step."""
     rigidity_loss_mult: float = 0.2
     """Weight of the rigidity of the deformation (squared distance of its Jacobian to a rotation)."""
     rigidity_samples: int = 2048
@@ -78,6 +84,14 @@ class BagsModelConfig(DensifiedModelConfig):
     """Weight of the excess of Gaussians' longest to middle axis over `max_gauss_ratio`."""
     max_gauss_ratio: float = 4.0
     """Longest to middle axis of a Gaussian that is free of cost."""
+
+
+class FrameRenders(NamedTuple):
+    """Renders of K frames of the video."""
+
+    rgb: Float[Tensor, "K H W 3"]
+    alpha: Float[Tensor, "K H W 1"]
+    backgrounds: Float[Tensor, "K 3"]
 
 
 class BagsModel(DensifiedModel):
@@ -174,27 +188,31 @@ class BagsModel(DensifiedModel):
         around = frames.times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
         root_change = self.root_motion.change(around.flatten()).unflatten(0, (-1, 3))
         roots = self.root_motion(frames.times)
+        target = self.ground_truth(frames.images)
         if self.field is not None:
-            means, covars = self.moved_by_field(frames.times, roots)
-            terms = self._frame_losses(frames, means, covars) | self._root_losses(root_change)
-            return self._weighted(terms)
+            renders = self._render_frames(frames, *self.moved_by_field(frames.times, roots))
+            return self._weighted(self._frame_losses(frames, target, renders) | self._root_losses(root_change))
         twists = self.bone_motion(around.flatten()).unflatten(0, (-1, 3))
         transforms, weights = bone_transforms(twists[:, 1], self.bones.centers), self.skin_weights()
-        means, covars = deform(self.means, self.covariance_factors(), weights, roots[:, None] @ transforms)
-        terms = self._frame_losses(frames, means, covars)
+        T_world_canonical = roots[:, None] @ transforms
+        renders = self._render_frames(
+            frames, *deform(self.means, self.covariance_factors(), weights, T_world_canonical)
+        )
+        terms = self._frame_losses(frames, target, renders)
         if self.bones_placed:
             terms |= self._rig_losses(transforms[0])
+            if self.config.reach_loss_mult:
+                terms["reach"] = self._reach_loss(frames, target, renders.alpha, weights, T_world_canonical)
             terms |= self._bone_motion_losses(twists, self._root_losses(root_change))
         if self.mirror.shift is not None:
             terms |= self._mirror_losses(frames, roots, weights)
         return self._weighted(terms)
 
     def _frame_losses(
-        self, frames: FrameBatch, means: Float[Tensor, "K N 3"], covars: Float[Tensor, "K N 3 3"]
+        self, frames: FrameBatch, target: Float[Tensor, "K H W 4"], renders: FrameRenders
     ) -> dict[str, Tensor]:
         """Losses of the renders of K frames and of the Gaussians' shape."""
-        rgb, alpha, backgrounds = self._render_frames(frames, means, covars)
-        terms = self._image_losses(rgb, alpha, self.ground_truth(frames.images), backgrounds, frames.box)
+        terms = self._image_losses(renders.rgb, renders.alpha, target, renders.backgrounds, frames.box)
         terms["aspect"] = losses.aspect(self.scales, self.config.max_gauss_ratio)
         if self.config.color_spread_loss_mult and self.num_points > losses.COLOR_NEIGHBORS:
             sample = torch.randint(self.num_points, (self.config.color_samples,), device=self.device)
@@ -222,14 +240,14 @@ class BagsModel(DensifiedModel):
 
     def _render_frames(
         self, frames: FrameBatch, means: Float[Tensor, "K N 3"], covars: Float[Tensor, "K N 3 3"]
-    ) -> tuple[Float[Tensor, "K H W 3"], Float[Tensor, "K H W 1"], Float[Tensor, "K 3"]]:
+    ) -> FrameRenders:
         """Each frame's own Gaussians through its own camera, on a background of its own."""
         opacities, colors = self.canonical_opacities(), self.colors
         backgrounds = torch.stack([self._get_background_color() for _ in frames.indices])
         posed = [Gaussians(means[k], covars[k], opacities, colors) for k in range(len(frames.indices))]
         self.posed_frames = dict(zip(frames.indices, posed, strict=True))
         renders = [self._render_frame(frames, k, posed[k], backgrounds[k]) for k in range(len(posed))]
-        return torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds
+        return FrameRenders(torch.cat([r.rgb for r in renders]), torch.cat([r.alpha for r in renders]), backgrounds)
 
     def _render_frame(
         self, frames: FrameBatch, k: int, gaussians: Gaussians, background: Float[Tensor, "3"]
@@ -240,6 +258,20 @@ class BagsModel(DensifiedModel):
         output = render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=background)
         self.watch_gradients(output)
         return output
+
+    def _reach_loss(
+        self,
+        frames: FrameBatch,
+        target: Float[Tensor, "K H W 4"],
+        alpha: Float[Tensor, "K H W 1"],
+        weights: Float[Tensor, "N B"],
+        T_world_canonical: Float[Tensor, "K B 4 4"],
+    ) -> Float[Tensor, ""]:
+        """How far the poses are from covering the animal; it moves bones and root only."""
+        sample = torch.multinomial(self.canonical_opacities().detach(), self.config.reach_samples, replacement=True)
+        blended = blend_transforms(weights.detach()[sample], T_world_canonical)
+        points = project_points(apply_transforms(blended, self.means.detach()[sample]), frames.viewmats, frames.Ks)
+        return losses.reach(points, alpha, target[..., 3:], self.config.reach_pixels)
 
     def _mirror_losses(
         self, frames: FrameBatch, roots: Float[Tensor, "K 4 4"], weights: Float[Tensor, "N B"]

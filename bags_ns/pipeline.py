@@ -40,7 +40,7 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """Frames, silhouettes and cameras."""
     model: BagsModelConfig = field(default_factory=BagsModelConfig)
     """Gaussians and rig."""
-    frames_per_step: int = 4
+    frames_per_step: int = 12
     """Frames of the video that a step looks at together."""
     phases: PhaseSchedule = field(default_factory=PhaseSchedule)
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""

@@ -31,3 +31,40 @@ def test_only_the_sample_is_moved_and_opaque_neighbours_count_more():
         colors[nearest] = 1.0
     losses.color_spread(means, colors, opacities, sample).backward()
     assert colors.grad[3].abs().max() > 1.9 and colors.grad.count_nonzero() == 3
+
+
+def covered(*rows: tuple[int, int, int, int], size: int = 64) -> torch.Tensor:
+    """One picture's coverage [1 H W 1]: 1 in rectangles (top, bottom, left, right)."""
+    alpha = torch.zeros(1, size, size, 1)
+    for top, bottom, left, right in rows:
+        alpha[:, top:bottom, left:right] = 1
+    return alpha
+
+
+def upright(x: float) -> torch.Tensor:
+    """Points of a leg of 40 pixels."""
+    return torch.stack([torch.full((21,), x), torch.linspace(12, 52, 21)], dim=1)
+
+
+def test_legs_that_are_lost_between_the_places_of_two_find_them():
+    """Neither overlaps with its place, so that no gradient of a render could say where to go."""
+    torch.manual_seed(0)
+    true_alpha, alpha = covered((12, 52, 8, 12), (12, 52, 48, 52)), covered((12, 52, 28, 30), (12, 52, 33, 35))
+    places = torch.tensor([29.0, 34.0], requires_grad=True)
+    optimizer = torch.optim.Adam([places], lr=0.5)
+    for _ in range(100):
+        optimizer.zero_grad()
+        points = torch.cat([upright(0.0), upright(0.0)]) + torch.nn.functional.pad(
+            places.repeat_interleave(21)[:, None], (0, 1)
+        )
+        losses.reach(points[None], alpha, true_alpha, 64).backward()
+        optimizer.step()
+    assert torch.allclose(places, torch.tensor([10.0, 50.0]), atol=1.5)
+
+
+def test_an_animal_that_is_covered_is_reached():
+    true_alpha = covered((12, 52, 8, 12))
+    points = upright(40.0)[None].requires_grad_()
+    reached = losses.reach(points, true_alpha, true_alpha, 16)
+    assert reached == 0
+    assert losses.reach(points, 0.5 * true_alpha, true_alpha, 16) > 0
