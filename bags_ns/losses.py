@@ -12,6 +12,8 @@ from bags_ns.rig.transforms import nearest_rotation
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 COLOR_NEIGHBORS = 8
+REACHED = 0.05
+"""Pixels so near to a point of the animal, in square roots of the silhouette's area, are covered by it sooner or later."""
 
 
 def rigidity(jacobians: Float[Tensor, "N 3 3"]) -> Float[Tensor, ""]:
@@ -52,8 +54,9 @@ def reach(
 ) -> Float[Tensor, ""]:
     """How far the animal is from pixels of it that its render leaves empty: mean distance to the nearest of some of its points.
 
-    Distances are in square roots of the silhouette's area, and count as much as the empty part of that is large. A render's
-    gradient ends with its Gaussians; this one does not, so that two legs between the places of two find them.
+    Distances are in square roots of the silhouette's area, and count as much as the empty part of that is large; up to
+    `REACHED` they cost nothing, for every outline has empty pixels, and the animal would grow. A render's gradient ends
+    with its Gaussians; this one does not, so that two legs between the places of two find them.
 
     Args:
         points: some of the animal's, in pixels of K renders.
@@ -68,9 +71,9 @@ def reach(
     with torch.no_grad():
         nearest = torch.cdist(pixels, points).argmin(dim=2, keepdim=True)
     offsets = pixels - points.gather(1, nearest.expand(-1, -1, 2))
-    distances = (offsets.square().sum(-1) + 1e-6).sqrt().mean(1)
     area = true_alpha.sum((1, 2, 3)).clamp_min(1.0)
-    return (empty.sum(1) / area * distances / area.sqrt()).mean()
+    distances = (offsets.square().sum(-1) + 1e-6).sqrt() / area.sqrt()[:, None]
+    return (empty.sum(1) / area * (distances - REACHED).clamp_min(0).mean(1)).mean()
 
 
 def flow(

@@ -68,3 +68,11 @@ def test_an_animal_that_is_covered_is_reached():
     reached = losses.reach(points, true_alpha, true_alpha, 16)
     assert reached == 0
     assert losses.reach(points, 0.5 * true_alpha, true_alpha, 16) > 0
+
+
+def test_an_outline_is_not_drawn_to_its_own_edge():
+    """Points of a leg that is a pixel too thin: what is missing is too near to be a limb that was lost."""
+    true_alpha, alpha = covered((12, 52, 8, 14)), covered((12, 52, 9, 13))
+    points = torch.cat([upright(9.0), upright(10.5), upright(13.0)])
+    assert losses.reach(points[None], alpha, true_alpha, 64) < 1e-3
+    assert losses.reach(points[None] + 8, alpha, true_alpha, 64) > 0.05

@@ -33,6 +33,8 @@ class BagsDataManagerConfig(FullImageDatamanagerConfig):
     """Where the frames and cameras come from."""
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept and given out; uint8 needs a quarter of the memory of float32."""
+    canonical_every: int = 12
+    """Every so-manieth frame is the canonical one: others can change their pose to suit the shape, in it only the shape can change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,8 @@ class BagsDataManager(FullImageDatamanager):
     def set_active_frames(self, indices: Sequence[int] | None, focus: Sequence[int] = ()) -> None:
         """Lets training draw from these train frames only (None: from all), and half of the time from those in `focus`.
 
-        A pass shows every active frame once or, with a focus, each frame of the focus and as many others.
+        A pass shows every active frame once or, with a focus, each frame of the focus and as many others; the canonical
+        one comes again after every `canonical_every` frames of it.
         """
         count = len(self.train_dataset)
         active = tuple(sorted(set(range(count) if indices is None else indices)))
@@ -115,11 +118,17 @@ class BagsDataManager(FullImageDatamanager):
         if self._active is None:
             return everything
         indices = [index for index in everything if index in self._active]
-        if not self._focus:
-            return indices
-        others = [index for index in indices if index not in self._focus]
-        indices = [*self._focus, *others[: len(self._focus)]]
-        self.random_generator.shuffle(indices)
+        if self._focus:
+            others = [index for index in indices if index not in self._focus]
+            indices = [*self._focus, *others[: len(self._focus)]]
+            self.random_generator.shuffle(indices)
+        return self._with_canonical(indices)
+
+    def _with_canonical(self, indices: list[int]) -> list[int]:
+        every, canonical = self.config.canonical_every, self.clip.canonical_index
+        if every and canonical in self.active_frames:
+            for place in range(every, len(indices), every):
+                indices.insert(place, canonical)
         return indices
 
     def next_frames(self, count: int) -> FrameBatch:

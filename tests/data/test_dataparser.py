@@ -220,6 +220,14 @@ def test_half_of_the_draws_come_from_the_focus_and_the_seed_decides(folder_clip,
     assert sum(index in (6, 7) for index in first) == 20 and set(first) == set(range(8))
 
 
+def test_the_canonical_frame_comes_more_often(folder_clip, tmp_path):
+    manager = manager_of(folder_clip, tmp_path / "cache")
+    manager.config.canonical_every = 4
+    manager.set_active_frames(range(12))
+    drawn = [manager.next_train(step)[1]["image_idx"] for step in range(14)]
+    assert set(drawn) == set(range(12)) and drawn.count(manager.clip.canonical_index) == 3
+
+
 def test_any_train_frame_can_be_looked_at(folder_clip, tmp_path):
     manager = manager_of(folder_clip, tmp_path / "cache")
     manager.set_active_frames([0])
