@@ -98,6 +98,20 @@ def test_a_mirror_shows_the_side_that_a_frame_hides(trained):
         assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, parameters)) and loss.isfinite()
 
 
+def test_poses_reach_for_what_they_leave_empty(trained):
+    """The loss is there with its weight, and moves bones and root, not Gaussians."""
+    model, frames = trained.model.train(), trained.pipeline.datamanager.next_frames(2)
+    assert "reach" not in model.training_losses(frames)  # in bags-tiny
+    model.config.reach_loss_mult = 30.0
+    try:
+        loss = model.training_losses(frames)["reach"]
+        moved = torch.autograd.grad(loss, [model.bone_motion.table, model.root_motion.table], retain_graph=True)
+        assert all(g.abs().max() > 0 for g in moved) and loss.isfinite()
+        assert torch.autograd.grad(loss, model.gauss_params["means"], allow_unused=True) == (None,)
+    finally:
+        model.config.reach_loss_mult = 0.0
+
+
 def test_loading_keeps_the_parameters_that_the_optimizers_hold(trained, clip, tmp_path):
     other = trainer_on(clip, tmp_path, num_random=300)
     before = dict(other.model.gauss_params.items())
