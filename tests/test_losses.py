@@ -41,9 +41,9 @@ def covered(*rows: tuple[int, int, int, int], size: int = 64) -> torch.Tensor:
     return alpha
 
 
-def upright(x: float) -> torch.Tensor:
-    """Points of a leg of 40 pixels."""
-    return torch.stack([torch.full((21,), x), torch.linspace(12, 52, 21)], dim=1)
+def legs(places: torch.Tensor) -> torch.Tensor:
+    """Points of upright legs of 40 pixels, as of one picture [1 S 2]."""
+    return torch.stack([places.repeat_interleave(21), torch.linspace(12, 52, 21).repeat(len(places))], dim=1)[None]
 
 
 def test_legs_that_are_lost_between_the_places_of_two_find_them():
@@ -54,25 +54,21 @@ def test_legs_that_are_lost_between_the_places_of_two_find_them():
     optimizer = torch.optim.Adam([places], lr=0.5)
     for _ in range(100):
         optimizer.zero_grad()
-        points = torch.cat([upright(0.0), upright(0.0)]) + torch.nn.functional.pad(
-            places.repeat_interleave(21)[:, None], (0, 1)
-        )
-        losses.reach(points[None], alpha, true_alpha, 64).backward()
+        losses.reach(legs(places), alpha, true_alpha, 64).backward()
         optimizer.step()
     assert torch.allclose(places, torch.tensor([10.0, 50.0]), atol=1.5)
 
 
 def test_an_animal_that_is_covered_is_reached():
     true_alpha = covered((12, 52, 8, 12))
-    points = upright(40.0)[None].requires_grad_()
-    reached = losses.reach(points, true_alpha, true_alpha, 16)
-    assert reached == 0
+    points = legs(torch.tensor([40.0]))
+    assert losses.reach(points, true_alpha, true_alpha, 16) == 0
     assert losses.reach(points, 0.5 * true_alpha, true_alpha, 16) > 0
 
 
 def test_an_outline_is_not_drawn_to_its_own_edge():
     """Points of a leg that is a pixel too thin: what is missing is too near to be a limb that was lost."""
     true_alpha, alpha = covered((12, 52, 8, 14)), covered((12, 52, 9, 13))
-    points = torch.cat([upright(9.0), upright(10.5), upright(13.0)])
-    assert losses.reach(points[None], alpha, true_alpha, 64) < 1e-3
-    assert losses.reach(points[None] + 8, alpha, true_alpha, 64) > 0.05
+    points = legs(torch.tensor([9.0, 10.5, 13.0]))
+    assert losses.reach(points, alpha, true_alpha, 64) < 1e-3
+    assert losses.reach(points + 8, alpha, true_alpha, 64) > 0.05
