@@ -102,8 +102,10 @@ class BagsModel(DensifiedModel):
     def populate_modules(self) -> None:
         """Builds the animal; nothing is placed or trained yet."""
         super().populate_modules()
+        self.clip_times: list[float] = self.kwargs["metadata"]["clip"].times.tolist()
         self.frames_entered: set[int] = set()
-        self.gait_sought = False
+        self.gait_part = 0.0
+        """Part of the clip in which the gait was last looked for."""
         self.gait_period: float | None = None
         self.mirror = MirrorPlane()
         self.posed_frames: dict[int, Gaussians] = {}
@@ -116,7 +118,7 @@ class BagsModel(DensifiedModel):
         return super().get_extra_state() | {
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
-            "gait_sought": self.gait_sought,
+            "gait_part": self.gait_part,
             "gait_period": self.gait_period,
         }
 
@@ -125,7 +127,7 @@ class BagsModel(DensifiedModel):
         super().set_extra_state(state)
         self.bones_placed = state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
-        self.gait_sought, self.gait_period = state.get("gait_sought", True), state.get("gait_period")
+        self.gait_part, self.gait_period = state.get("gait_part", 1.0), state.get("gait_period")
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Splatfacto's groups and those of what moves the Gaussians."""
@@ -151,25 +153,47 @@ class BagsModel(DensifiedModel):
             self.optimizers[name].state.clear()
 
     def enter_frames(self, window: range, canonical_index: int) -> None:
-        """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed."""
+        """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed.
+
+        Where the gait is known, the bones go on as they did a period nearer to it: each leg stays the one that it was.
+        """
         for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
             inward = -1 if frame > canonical_index else 1
             neighbour = frame + inward
             if frame != canonical_index:
                 before = neighbour + inward if (neighbour - canonical_index) * inward < 0 else neighbour
-                self.bone_motion.continue_frame(before, neighbour, frame)
+                if self.gait_period is not None and self._knows(self.clip_times[frame] + inward * self.gait_period):
+                    self.bone_motion.repeat_frame(neighbour, frame, -inward * self.gait_period)
+                else:
+                    self.bone_motion.continue_frame(before, neighbour, frame)
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
 
-    def find_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
-        """Looks (once) for the time after which the animal's motion repeats, and for the plane in which it does so mirrored
-        after half of it, given frames all over the clip."""
-        self.gait_sought = True
+    @property
+    def span_entered(self) -> tuple[float, float]:
+        """First and last time of the frames that have entered; all of the clip before any has."""
+        if not self.frames_entered:
+            return 0.0, 1.0
+        return self.clip_times[min(self.frames_entered)], self.clip_times[max(self.frames_entered)]
+
+    def _knows(self, time: float) -> bool:
+        first, last = self.span_entered
+        return first <= time <= last
+
+    def find_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float) -> None:
+        """Looks for the time after which the animal's motion repeats, and at last, in all of the clip, for the plane in which
+        it does so mirrored after half of it.
+
+        Args:
+            frames: some of those that have entered.
+            part: of the clip that has entered.
+        """
+        self.gait_part = part
         if self.config.gait_loss_mult and self.field is None:
             self.eval()
-            recurrence = Recurrence(self, frames)
-            self.gait_period = gait_period(self.bone_motion, recurrence)
-            if self.gait_period is not None and self.config.mirror_loss_mult:
+            recurrence = Recurrence(self, frames, self.span_entered)
+            self.gait_period = gait_period(self.bone_motion, recurrence, self.span_entered)
+            if self.gait_period is not None and self.config.mirror_loss_mult and part == 1:
                 find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
             self.train()
 
@@ -318,7 +342,7 @@ class BagsModel(DensifiedModel):
         smoothness = losses.smoothness(twists.transpose(0, 1)) + of_root["smoothness"]
         terms = of_root | {"smoothness": smoothness, "least_motion": twists[:, 1, :, 3:].square().sum(-1).mean()}
         if self.gait_period is not None:
-            change = self.bone_motion.change_over(self.gait_period, self.config.gait_samples)
+            change = self.bone_motion.change_over(self.gait_period, self.config.gait_samples, self.span_entered)
             terms["gait"] = change.square().sum(-1).mean()
         return terms
 

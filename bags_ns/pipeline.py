@@ -26,7 +26,9 @@ from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
 GAIT_FRAMES = 12
-"""Frames in which the gait is looked for, evenly over the clip."""
+"""Frames in which the gait is looked for, evenly over those that have entered."""
+GAIT_PARTS = (0.5, 0.75)
+"""Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
@@ -148,12 +150,20 @@ class BagsPipeline(VanillaPipeline):
             prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
-    def _look_for_gait(self) -> None:
-        """Lets the model look for its gait, and says what it found."""
+    def _look_for_gait(self, phase: Phase) -> None:
+        """Lets the model look for its gait when it is time to, and says what it found."""
         model, clip = self.model, self.datamanager.clip
+        if phase is Phase.JOINT:
+            part = 1.0
+        else:
+            entered = len(model.frames_entered) / len(clip.times)
+            part = max((part for part in GAIT_PARTS if part <= entered), default=0.0)
+        if part <= model.gait_part or (phase is not Phase.JOINT and model.gait_period is not None):
+            return
         say("Looking for the gait.")
-        chosen = torch.linspace(0, len(clip.times) - 1, min(len(clip.times), GAIT_FRAMES)).round().long().tolist()
-        model.find_gait(self.datamanager.train_image(index) for index in chosen)
+        first, last = min(model.frames_entered), max(model.frames_entered)
+        chosen = torch.linspace(first, last, min(last - first + 1, GAIT_FRAMES)).round().long().tolist()
+        model.find_gait((self.datamanager.train_image(index) for index in chosen), part)
         if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
             sides = "" if model.mirror.shift is None else "; its sides take turns"
@@ -170,8 +180,8 @@ class BagsPipeline(VanillaPipeline):
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:
             model.place_bones()
-        if phase is Phase.JOINT and not model.gait_sought:
-            self._look_for_gait()
+        if phase is not Phase.CANONICAL:
+            self._look_for_gait(phase)
         clip = self.datamanager.clip
         frames = phases.window(progress, clip.canonical_index, len(clip.times))
         if frames != self._frames:

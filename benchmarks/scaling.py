@@ -71,8 +71,11 @@ class Scaling:
         }
         figures: dict[str, Any] = {"device": device_name(), "size": size}
         for name, rows in series.items():
+            figures[name] = []
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-                figures[name] = list(pool.map(measure_row, rows))
+                for measured in pool.map(measure_row, rows):
+                    Console().print(measured)  # each takes a while: worth having, should nobody wait for the next ones
+                    figures[name].append(measured)
             for before, after in zip(figures[name], figures[name][1:], strict=False):
                 growth = after[name] / before[name]
                 after |= {

@@ -72,17 +72,17 @@ def test_every_group_gets_a_gradient(trained):
             assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters), name
 
 
-def test_the_gait_is_looked_for_once_all_frames_are_in_and_its_period_is_kept(trained, clip, tmp_path):
+def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(trained, clip, tmp_path):
     model, frames = trained.model.train(), trained.pipeline.datamanager.next_frames(2)
-    assert model.gait_sought
+    assert model.gait_part == 1
     found = model.gait_period
     try:
         for model.gait_period in (None, 0.4):
             assert ("gait" in model.training_losses(frames)) == (model.gait_period is not None)
         fresh = trainer_on(clip, tmp_path).model
-        assert not fresh.gait_sought
+        assert not fresh.gait_part
         fresh.set_extra_state(model.get_extra_state())
-        assert fresh.gait_sought and fresh.gait_period == 0.4
+        assert fresh.gait_part == 1 and fresh.gait_period == 0.4
     finally:
         model.gait_period = found
 

@@ -33,25 +33,31 @@ NEAR = 0.1
 
 
 @torch.no_grad()
-def gait_period(motion: BoneMotion, difference: Callable[[float], float]) -> float | None:
+def gait_period(
+    motion: BoneMotion, difference: Callable[[float], float], span: tuple[float, float] = (0.0, 1.0)
+) -> float | None:
     """The time after which a motion repeats, as a part of the clip; None if it does not.
 
     Args:
-        motion: of all frames, as far as it is trained.
-        difference: see `find_period`.
+        motion: as far as it is trained.
+        difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later.
+        span: first and last time to look at.
     """
-    times = torch.linspace(0, 1, SAMPLES_A_FRAME * (len(motion.knots) - 1) + 1, device=motion.knots.device)
-    return find_period(motion(times)[..., 3:].flatten(1), difference)
+    length = span[1] - span[0]
+    num_samples = SAMPLES_A_FRAME * round(length / motion.mean_spacing) + 1
+    times = torch.linspace(*span, num_samples, device=motion.knots.device)
+    period = find_period(motion(times)[..., 3:].flatten(1), lambda part: difference(part * length))
+    return None if period is None else period * length
 
 
 def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float]) -> float | None:
-    """The time after which sampled motions repeat, as a part of the clip; None if they do not.
+    """The time after which sampled motions repeat, as a part of the whole; None if they do not.
 
     Both choose among the periods that either could have; its exact length is what differs least in the video.
 
     Args:
-        bones: paths of the bones at S times, evenly over the clip, `SAMPLES_A_FRAME` a frame.
-        difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later.
+        bones: paths of the bones at S evenly spaced times, `SAMPLES_A_FRAME` a frame.
+        difference: how much the video differs from the animal as it was so much (a part of their length) earlier or later.
     """
     from scipy.optimize import minimize_scalar
 

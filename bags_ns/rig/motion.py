@@ -116,9 +116,9 @@ class BoneMotion(nn.Module):
         twists = ((smooth[1:] - smooth[:1]) * moving[:, None] + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
 
-    def change_over(self, period: float, count: int) -> Float[Tensor, "K B 6"]:
-        """How the twists change from `count` random times to one `period` later."""
-        starts = (1 - period) * torch.rand(count, device=self.knots.device)
+    def change_over(self, period: float, count: int, span: tuple[float, float] = (0.0, 1.0)) -> Float[Tensor, "K B 6"]:
+        """How the twists change from `count` random times to one `period` later, both in a `span` of the clip."""
+        starts = span[0] + (span[1] - span[0] - period) * torch.rand(count, device=self.knots.device)
         before, after = self(torch.cat([starts, starts + period])).chunk(2)
         return after - before
 
@@ -129,14 +129,26 @@ class BoneMotion(nn.Module):
 
     @torch.no_grad()
     def continue_frame(self, before: int, last: int, target: int) -> None:
-        """Gives frame `target` the pose that follows from `before` and `last` at constant speed (`before == last`: that pose).
+        """Gives frame `target` the pose that follows from `before` and `last` at constant speed (`before == last`: that pose)."""
+        change = self._raw(self.knots[[last]]) - self._raw(self.knots[[before]])
+        self._start_frame(target, last, TRACKING_DAMPING * change)
 
-        Done by its row of the table, whatever the network says there: a start for tracking outward.
-        """
-        frames = self.knots[[before, last, target]]
-        network = self.head(self.network(self.code(frames))).unflatten(1, (-1, 6))
-        pose_before, pose_last = self.table[before] + network[0], self.table[last] + network[1]
-        self.table[target] = pose_last + TRACKING_DAMPING * (pose_last - pose_before) - network[2]
+    @torch.no_grad()
+    def repeat_frame(self, last: int, target: int, period: float) -> None:
+        """Lets frame `target` go on from `last` as the animal did one `period` before (negative: after) it."""
+        earlier = self.knots[[last, target]] - period
+        change = self._raw(earlier[1:]) - self._raw(earlier[:1])
+        self._start_frame(target, last, change)
+
+    def _start_frame(self, target: int, last: int, change: Float[Tensor, "1 B 6"]) -> None:
+        """By its row of the table, whatever the network says there: a start for tracking outward."""
+        pose = self._raw(self.knots[[last]]) + change
+        self.table[target] += (pose - self._raw(self.knots[[target]]))[0]
+
+    def _raw(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
+        """Twists at `times` before they are put into the gauge."""
+        smooth = self.head(self.network(self.code(times)))
+        return (smooth + interpolation_weights(self.knots, times) @ self.table.flatten(1)).unflatten(1, (-1, 6))
 
 
 def bone_transforms(

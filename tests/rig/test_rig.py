@@ -289,6 +289,15 @@ def test_table_is_interpolated_between_frames_and_an_entering_frame_continues_it
     assert torch.allclose(path[0] - path[1], TRACKING_DAMPING * (path[1] - path[2]), atol=1e-5)
 
 
+def test_an_entering_frame_can_go_on_as_the_animal_did_a_period_before_or_after_it():
+    motion, _, knots = moving_rig()
+    period = 2.5 * motion.mean_spacing
+    for last, target, shift in ((3, 4, period), (1, 0, -period)):
+        motion.repeat_frame(last, target, shift)
+        then, now = motion(knots[[last, target]] - shift), motion(knots[[last, target]])
+        assert torch.allclose(now[1] - now[0], then[1] - then[0], atol=1e-5)
+
+
 def test_interpolation_is_linear_constant_beyond_the_ends_and_works_for_one_knot():
     knots = torch.tensor([0.2, 0.3, 0.8])
     weights = interpolation_weights(knots, torch.tensor([0.0, 0.25, 0.55, 1.0]))
