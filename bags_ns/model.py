@@ -26,6 +26,7 @@ from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
+from bags_ns.rig.transforms import turned
 from bags_ns.rigidity import DeformationRigidity
 
 
@@ -197,8 +198,25 @@ class BagsModel(DensifiedModel):
                 find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
             self.train()
 
+    @torch.no_grad()
+    def settle_canonical_pose(self) -> None:
+        """Moves the canonical Gaussians and bones as the step has moved the canonical frame's pose, which is the identity again.
+
+        A leg that stands wrong in it goes to its place as a whole, as in any other frame; those keep their poses, for
+        their twists are counted from it.
+        """
+        change = self.bone_motion.settle()
+        weights, bones, gaussians = self.skin_weights(), self.bones, self.gauss_params
+        blended = blend_transforms(weights, bone_transforms(change, bones.centers))
+        gaussians["means"].copy_(apply_transforms(blended, self.means))
+        gaussians["quats"].copy_(turned(self.quats, weights @ change[:, :3]))
+        bones.centers += change[:, 3:]
+        bones.quats.copy_(turned(bones.quats, change[:, :3]))
+
     def step_post_backward(self, step: int) -> None:
-        """After each step: densification, and the step's poses are forgotten."""
+        """After each step: what it did to the canonical pose, densification, and the step's poses are forgotten."""
+        if self.bones_placed:
+            self.settle_canonical_pose()
         self.posed_frames = {}
         super().step_post_backward(step)
 

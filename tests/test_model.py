@@ -36,6 +36,28 @@ def test_the_canonical_pose_is_the_identity_and_other_times_move(trained):
     assert (model.posed_gaussians(far).means - model.means).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_a_change_of_the_canonical_pose_moves_its_gaussians_and_bones_and_hardly_other_frames(trained):
+    model = trained.model.eval()
+    state = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    motion = model.bone_motion
+    motion.settle()
+    t0, before = float(motion.canonical_time), model.gaussians_at(0.0).means
+    try:
+        canonical = int((motion.knots - t0).abs().argmin())
+        motion.table[canonical] += 0.02 * torch.randn(
+            motion.table.shape[1:], generator=torch.Generator().manual_seed(0)
+        )
+        model.train().settle_canonical_pose()
+        model.eval()
+        shape = (model.gaussians_at(t0).means - state["gauss_params.means"]).norm(dim=1).mean()
+        other = (model.gaussians_at(0.0).means - before).norm(dim=1).mean()
+        centers = (model.bones.centers - state["bones.centers"]).norm(dim=1).mean()
+        assert shape > 0.005 and centers > 0.005 and other < 0.25 * shape  # what is left is where bones blend
+    finally:
+        model.load_state_dict({**model.state_dict(), **state})
+
+
 def test_training_improves_frames_far_from_the_canonical_one(trained, clip, tmp_path):
     fresh = trainer_on(clip, tmp_path)
     assert psnr_of(trained, 0) > psnr_of(fresh, 0) + 2

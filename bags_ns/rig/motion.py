@@ -84,6 +84,7 @@ class BoneMotion(nn.Module):
 
     knots: Tensor
     canonical_time: Tensor
+    settled: Tensor
 
     def __init__(
         self,
@@ -105,16 +106,30 @@ class BoneMotion(nn.Module):
         self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
+        self.register_buffer("settled", torch.zeros(num_bones, 6))
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
-        """Twists at `times`: exactly zero at the canonical time, and of zero mean over the bones."""
+        """Twists at `times`: exactly zero at the canonical time, and of zero mean over the bones.
+
+        The gradient is that of free poses: the canonical one has its own too, and none by the others. What it changes
+        there is for `settle` to put into the shape.
+        """
         times = torch.cat([self.canonical_time[None].to(times), times])
         smooth = self.head(self.network(self.code(times)))
         moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
-        weights = interpolation_weights(self.knots, times)
-        by_frame = (weights[1:] - weights[:1]) @ self.table.flatten(1)
-        twists = ((smooth[1:] - smooth[:1]) * moving[:, None] + by_frame).unflatten(1, (-1, 6))
+        weights, table = interpolation_weights(self.knots, times), self.table.flatten(1)
+        by_frame = (weights[1:] - weights[:1]) @ table.detach() + weights[1:] @ (table - table.detach())
+        by_time = torch.where(moving[:, None], smooth[1:], smooth[:1]) - smooth[:1].detach()
+        twists = (by_time + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def settle(self) -> Float[Tensor, "B 6"]:
+        """How the canonical pose would have changed since the last call, were it not the identity: the shape's business."""
+        canonical = self._raw(self.canonical_time[None])[0]
+        change = canonical - self.settled
+        self.settled.copy_(canonical)
+        return change - change.mean(dim=0)
 
     def change_over(self, period: float, count: int, span: tuple[float, float] = (0.0, 1.0)) -> Float[Tensor, "K B 6"]:
         """How the twists change from `count` random times to one `period` later, both in a `span` of the clip."""

@@ -46,6 +46,21 @@ def so3_exp(rotation_vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batc
     return _unit_quat_to_rotation(torch.cat([angle.cos(), torch.sinc(angle / math.pi) * half], dim=-1))
 
 
+def turned(quats: Float[Tensor, "*batch 4"], rotation_vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Quaternions wxyz, of any length, after rotations: the Hamilton product from the left."""
+    half = 0.5 * rotation_vectors
+    angle = torch.linalg.vector_norm(half, dim=-1, keepdim=True)
+    w, v = angle.cos(), torch.sinc(angle / math.pi) * half
+    real, imaginary = quats[..., :1], quats[..., 1:]
+    return torch.cat(
+        [
+            w * real - (v * imaginary).sum(-1, keepdim=True),
+            w * imaginary + real * v + torch.linalg.cross(v, imaginary),
+        ],
+        dim=-1,
+    )
+
+
 def so3_log(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vectors of rotation matrices, angles in [0, pi); through the quaternion, so that it is stable near pi."""
     quats = quat_from_rotation(rotations)

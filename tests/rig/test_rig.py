@@ -28,6 +28,7 @@ from bags_ns.rig.transforms import (
     so3_exp,
     so3_log,
     transform_points,
+    turned,
 )
 
 DOUBLE = torch.float64
@@ -58,6 +59,8 @@ def test_exp_and_log_are_inverse_and_exp_is_a_rotation(scale):
     assert torch.allclose(rotations @ rotations.mT, torch.eye(3, dtype=DOUBLE).expand(20, 3, 3), atol=1e-9)
     assert torch.allclose(torch.det(rotations), torch.ones(20, dtype=DOUBLE), atol=1e-9)
     assert torch.allclose(so3_log(rotations), vectors, atol=1e-7)
+    quats = 3 * torch.randn(len(vectors), 4, generator=generator(1), dtype=vectors.dtype)
+    assert torch.allclose(quat_to_rotation(turned(quats, vectors)), rotations @ quat_to_rotation(quats), atol=1e-7)
 
 
 def test_exp_has_the_right_gradient_at_and_near_the_identity():
@@ -268,6 +271,24 @@ def test_fixed_motion_is_that_of_bones_and_root_and_exact_at_the_canonical_time(
         assert torch.allclose(transforms, bone_transforms(motion(time)[0], centers), atol=2e-6)
         assert torch.allclose(place, root(time)[0], atol=2e-6)
     assert torch.equal(fixed(motion.canonical_time[None])[0], torch.eye(4).expand(6, 4, 4))
+
+
+def test_the_canonical_pose_learns_by_its_own_frame_and_what_it_learns_is_settled_in_the_shape():
+    motion, _, knots = moving_rig()
+    for frames in ([4], [0, 8]):  # the canonical one, and two others
+        twists = motion(knots[frames])
+        (gradient,) = torch.autograd.grad((twists * torch.randn(6, 6, generator=generator(3))).sum(), motion.table)
+        assert torch.nonzero(gradient.abs().amax((1, 2))).flatten().tolist() == frames
+    with torch.no_grad():
+        motion.settle()
+        before, step = motion(knots), 0.1 * torch.randn(6, 6, generator=generator(4))
+        motion.table[4] += step
+        change = motion.settle()
+        assert torch.allclose(change, step - step.mean(0), atol=1e-6)
+        expected = before - change
+        expected[4] = 0
+        assert torch.allclose(motion(knots), expected, atol=1e-5)
+        assert motion.settle().abs().max() < 1e-6
 
 
 def test_table_is_interpolated_between_frames_and_an_entering_frame_continues_its_neighbours():
