@@ -210,7 +210,7 @@ class BagsModel(DensifiedModel):
         blended = blend_transforms(weights, bone_transforms(change, bones.centers))
         gaussians["means"].copy_(apply_transforms(blended, self.means))
         gaussians["quats"].copy_(turned(self.quats, weights @ change[:, :3]))
-        bones.centers += change[:, 3:]
+        bones.centers.add_(change[:, 3:])
         bones.quats.copy_(turned(bones.quats, change[:, :3]))
 
     def step_post_backward(self, step: int) -> None:
