@@ -109,6 +109,20 @@ def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(tra
         model.gait_period = found
 
 
+def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known(clip, tmp_path):
+    model = trainer_on(clip, tmp_path).model
+    motion, knots = model.bone_motion, model.bone_motion.knots
+    model.enter_frames(range(1, 5), 2)
+    with torch.no_grad():
+        motion.table.normal_(generator=torch.Generator().manual_seed(0))
+        model.gait_period = 2 * motion.mean_spacing
+        model.enter_frames(range(6), 2)
+        for last, entered, earlier in ((4, 5, (2, 3)), (1, 0, (3, 2))):
+            now, then = motion(knots[[last, entered]]), motion(knots[list(earlier)])
+            assert torch.allclose(now[1] - now[0], then[1] - then[0], atol=1e-5)
+    assert model.span_entered == (0.0, 1.0)
+
+
 def test_a_mirror_shows_the_side_that_a_frame_hides(trained):
     """Its loss is there with the mirror, and moves Gaussians and bones."""
     model, frames = trained.model.train(), trained.pipeline.datamanager.next_frames(2)

@@ -41,7 +41,9 @@ def test_what_the_animal_does_again_is_told_from_what_it_does_not(walking):
 
 
 def test_nothing_to_compare_is_infinitely_different(walking):
-    assert Recurrence(walking[0], walking[1][2:4])(0.9) == float("inf")
+    model, frames = walking
+    assert Recurrence(model, frames[2:4])(0.9) == float("inf")
+    assert Recurrence(model, frames[2:4])(0.4) < float("inf") == Recurrence(model, frames[2:4], (0.3, 0.7))(0.4)
 
 
 def test_large_frames_are_compared_small(walking):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, recovery, repetition
+from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, gait_period, recovery, repetition
 from bags_ns.rig.motion import BoneMotion
 
 FRAMES = 60
@@ -78,6 +78,23 @@ def test_what_does_not_repeat_has_no_period(seed):
 
 def test_a_clip_too_short_for_a_period_has_none():
     assert period_of(sampled(lambda t: walk(t, 0.5), frames=3)) is None
+
+
+def test_a_period_is_found_in_a_part_of_the_clip_where_the_rest_is_unknown():
+    knots, span = torch.linspace(0, 1, FRAMES), (0.25, 0.75)
+    motion = BoneMotion(4, knots, 0.5)
+    known = (knots >= span[0]) & (knots <= span[1])
+    with torch.no_grad():
+        motion.table[..., 3:] = torch.where(known[:, None], walk(knots[:, None], 0.2), torch.zeros(()))[..., None]
+
+    def difference(period):
+        times = torch.linspace(span[0], span[1] - period, 50)
+        return float((motion(times + period) - motion(times)).abs().mean())
+
+    assert gait_period(motion, difference, span) == pytest.approx(0.2, abs=0.5 / FRAMES)
+    with torch.no_grad():
+        inside, anywhere = (motion.change_over(0.2, 200, part).square().mean() for part in (span, (0.0, 1.0)))
+    assert inside < 0.05 * anywhere
 
 
 def test_repetition_is_one_after_no_time_and_after_a_period():
