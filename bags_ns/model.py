@@ -190,13 +190,12 @@ class BagsModel(DensifiedModel):
             part: of the clip that has entered.
         """
         self.gait_part = part
-        if self.config.gait_loss_mult and self.field is None:
-            self.eval()
-            recurrence = Recurrence(self, frames, self.span_entered)
-            self.gait_period = gait_period(self.bone_motion, recurrence, self.span_entered)
-            if self.gait_period is not None and self.config.mirror_loss_mult and part == 1:
-                find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
-            self.train()
+        self.eval()
+        recurrence = Recurrence(self, frames, self.span_entered)
+        self.gait_period = gait_period(self.bone_motion, recurrence, self.span_entered)
+        if self.gait_period is not None and self.config.mirror_loss_mult and part == 1:
+            find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
+        self.train()
 
     @torch.no_grad()
     def settle_canonical_pose(self) -> None:

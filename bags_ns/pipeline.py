@@ -153,6 +153,8 @@ class BagsPipeline(VanillaPipeline):
     def _look_for_gait(self, phase: Phase) -> None:
         """Lets the model look for its gait when it is time to, and says what it found."""
         model, clip = self.model, self.datamanager.clip
+        if not model.frames_entered or not model.config.gait_loss_mult or model.field is not None:
+            return
         if phase is Phase.JOINT:
             part = 1.0
         else:
