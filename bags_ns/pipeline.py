@@ -29,6 +29,8 @@ GAIT_FRAMES = 12
 """Frames in which the gait is looked for, evenly over those that have entered."""
 GAIT_PARTS = (0.5, 0.75)
 """Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
+GAIT_LEAST_FRAMES = 24
+"""So many must have entered for that: in a stride or less, half of it looks like a period."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
@@ -158,8 +160,9 @@ class BagsPipeline(VanillaPipeline):
         if phase is Phase.JOINT:
             part = 1.0
         else:
-            entered = len(model.frames_entered) / len(clip.times)
-            part = max((part for part in GAIT_PARTS if part <= entered), default=0.0)
+            entered = len(model.frames_entered)
+            can_tell = entered >= GAIT_LEAST_FRAMES
+            part = max((part for part in GAIT_PARTS if can_tell and part <= entered / len(clip.times)), default=0.0)
         if part <= model.gait_part or (phase is not Phase.JOINT and model.gait_period is not None):
             return
         say("Looking for the gait.")
