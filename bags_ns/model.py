@@ -1,33 +1,26 @@
-"""The model of `ns-train bags`: the animal and how it is trained, its losses."""
+"""The model of `ns-train bags`: the animal in training, and its losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
-from nerfstudio.cameras.cameras import Cameras
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Parameter
 
 from bags_ns import losses
-from bags_ns.animal import OPAQUE
 from bags_ns.cameras import project_points
 from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
-from bags_ns.densification import DensifiedModel, DensifiedModelConfig
+from bags_ns.densification import DensifiedModelConfig
 from bags_ns.gaussians import Gaussians
-from bags_ns.recurrence import Recurrence
 from bags_ns.rendering import RenderOutput, render
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform
-from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
-from bags_ns.rig.symmetry import MirrorPlane, find_mirror
-from bags_ns.rig.transforms import turned
 from bags_ns.rigidity import DeformationRigidity
+from bags_ns.tracking import TrackedModel
 
 
 @dataclass
@@ -95,127 +88,19 @@ class FrameRenders(NamedTuple):
     backgrounds: Float[Tensor, "K 3"]
 
 
-class BagsModel(DensifiedModel):
+class BagsModel(TrackedModel):
     """An animal in training."""
 
     config: BagsModelConfig
 
     def populate_modules(self) -> None:
-        """Builds the animal; nothing is placed or trained yet."""
+        """Builds the animal; no step has been taken yet."""
         super().populate_modules()
-        self.clip_times: list[float] = self.kwargs["metadata"]["clip"].times.tolist()
-        self.frames_entered: set[int] = set()
-        self.gait_part = 0.0
-        """Part of the clip in which the gait was last looked for."""
-        self.gait_period: float | None = None
-        self.mirror = MirrorPlane()
         self.posed_frames: dict[int, Gaussians] = {}
         self.rigidity = ReplayedLoss(DeformationRigidity(self.skinning, self.bones))
 
-    # --- state of the run --------------------------------------------------------------------------------------------
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint knows of the run beside its tensors."""
-        return super().get_extra_state() | {
-            "bones_placed": self.bones_placed,
-            "frames_entered": sorted(self.frames_entered),
-            "gait_part": self.gait_part,
-            "gait_period": self.gait_period,
-        }
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes it back."""
-        super().set_extra_state(state)
-        self.bones_placed = state["bones_placed"]
-        self.frames_entered = set(state["frames_entered"])
-        self.gait_part, self.gait_period = state.get("gait_part", 1.0), state.get("gait_period")
-
-    def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Splatfacto's groups and those of what moves the Gaussians."""
-        groups = super().get_param_groups()
-        if self.field is not None:
-            return groups | {name: list(getattr(self, name).parameters()) for name in ("root_motion", "field")}
-        for name in ("bones", "skinning", "root_motion", "mirror"):
-            groups[name] = list(getattr(self, name).parameters())
-        groups["bone_table"] = [self.bone_motion.table]
-        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
-        return groups
-
-    def place_bones(self) -> None:
-        """Puts the bones onto the canonical animal (once, after the warm-up) and forgets their optimizers' momenta."""
-        if self.field is not None:
-            return
-        opaque = self.canonical_opacities() > OPAQUE
-        points = self.means[opaque] if int(opaque.sum()) >= 10 * self.config.num_bones else self.means
-        self.bones.place(points.detach())
-        self.bones_placed = True
-        self.rebuild_skeleton()
-        for name in ("bones", "skinning", "bone_motion", "bone_table"):
-            self.optimizers[name].state.clear()
-
-    def enter_frames(self, window: range, canonical_index: int) -> None:
-        """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed.
-
-        Where the gait is known, the bones go on as they did a period nearer to it: each leg stays the one that it was.
-        """
-        for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
-            inward = -1 if frame > canonical_index else 1
-            neighbour = frame + inward
-            if frame != canonical_index:
-                before = neighbour + inward if (neighbour - canonical_index) * inward < 0 else neighbour
-                if self.gait_period is not None and self._knows(self.clip_times[frame] + inward * self.gait_period):
-                    self.bone_motion.repeat_frame(neighbour, frame, -inward * self.gait_period)
-                else:
-                    self.bone_motion.continue_frame(before, neighbour, frame)
-                self.root_motion.continue_frame(before, neighbour, frame)
-            self.frames_entered.add(frame)
-
-    @property
-    def span_entered(self) -> tuple[float, float]:
-        """First and last time of the frames that have entered; all of the clip before any has."""
-        if not self.frames_entered:
-            return 0.0, 1.0
-        return self.clip_times[min(self.frames_entered)], self.clip_times[max(self.frames_entered)]
-
-    def _knows(self, time: float) -> bool:
-        first, last = self.span_entered
-        return first <= time <= last
-
-    def find_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float) -> None:
-        """Looks for the time after which the animal's motion repeats, and at last, in all of the clip, for the plane in which
-        it does so mirrored after half of it.
-
-        Args:
-            frames: some of those that have entered.
-            part: of the clip that has entered.
-        """
-        self.gait_part = part
-        self.eval()
-        recurrence = Recurrence(self, frames, self.span_entered)
-        self.gait_period = gait_period(self.bone_motion, recurrence, self.span_entered)
-        if self.gait_period is not None and self.config.mirror_loss_mult and part == 1:
-            find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
-        self.train()
-
-    @torch.no_grad()
-    def settle_canonical_pose(self) -> None:
-        """Moves the canonical Gaussians and bones as the step has moved the canonical frame's pose, which is the identity again.
-
-        A leg that stands wrong in it goes to its place as a whole, as in any other frame; those keep their poses, for
-        their twists are counted from it.
-        """
-        change = self.bone_motion.settle()
-        weights, bones, gaussians = self.skin_weights(), self.bones, self.gauss_params
-        blended = blend_transforms(weights, bone_transforms(change, bones.centers))
-        gaussians["means"].copy_(apply_transforms(blended, self.means))
-        gaussians["quats"].copy_(turned(self.quats, weights @ change[:, :3]))
-        bones.centers.add_(change[:, 3:])
-        bones.quats.copy_(turned(bones.quats, change[:, :3]))
-
     def step_post_backward(self, step: int) -> None:
-        """After each step: what it did to the canonical pose, densification, and the step's poses are forgotten."""
-        if self.bones_placed:
-            self.settle_canonical_pose()
+        """After each step: what the base does, and the step's poses are forgotten."""
         self.posed_frames = {}
         super().step_post_backward(step)
 

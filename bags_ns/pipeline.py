@@ -168,7 +168,8 @@ class BagsPipeline(VanillaPipeline):
         say("Looking for the gait.")
         first, last = min(model.frames_entered), max(model.frames_entered)
         chosen = torch.linspace(first, last, min(last - first + 1, GAIT_FRAMES)).round().long().tolist()
-        model.find_gait((self.datamanager.train_image(index) for index in chosen), part)
+        frames = (self.datamanager.train_image(index) for index in chosen)
+        model.find_gait(frames, part, with_mirror=phase is Phase.JOINT and model.config.mirror_loss_mult > 0)
         if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
             sides = "" if model.mirror.shift is None else "; its sides take turns"

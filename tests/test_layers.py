@@ -24,6 +24,7 @@ LAYERS = [
     {"rendering", "priors", "data", "animation", "rigidity", "dataparser_configs"},
     {"animal"},
     {"recurrence", "densification"},
+    {"tracking"},
     {"model"},
     {"rigged", "bone_colors", "camera_paths"},
     {"viewer"},
