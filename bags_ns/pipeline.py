@@ -186,6 +186,8 @@ class BagsPipeline(VanillaPipeline):
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:
             model.place_bones()
+        if phase is Phase.JOINT:
+            model.free_canonical_pose()
         if phase is not Phase.CANONICAL:
             self._look_for_gait(phase)
         clip = self.datamanager.clip

@@ -119,6 +119,15 @@ class TrackedModel(DensifiedModel):
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
         self.train()
 
+    def free_canonical_pose(self) -> None:
+        """From now on the canonical frame has a pose to learn, as any other; its change goes into the shape.
+
+        Not before all frames have entered: where a leg of it still stands wrong, those that follow would be led astray.
+        """
+        if self.bones_placed and not self.bone_motion.canonical_learns:
+            self.bone_motion.settle()
+            self.bone_motion.canonical_learns = True
+
     @torch.no_grad()
     def settle_canonical_pose(self) -> None:
         """Moves the canonical Gaussians and bones as the step has moved the canonical frame's pose, which is the identity again.
@@ -136,6 +145,6 @@ class TrackedModel(DensifiedModel):
 
     def step_post_backward(self, step: int) -> None:
         """After each step: what it did to the canonical pose, and densification."""
-        if self.bones_placed:
+        if self.bone_motion.canonical_learns:
             self.settle_canonical_pose()
         super().step_post_backward(step)

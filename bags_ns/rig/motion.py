@@ -107,19 +107,26 @@ class BoneMotion(nn.Module):
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
         self.register_buffer("settled", torch.zeros(num_bones, 6))
+        self.canonical_learns = False
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
         """Twists at `times`: exactly zero at the canonical time, and of zero mean over the bones.
 
-        The gradient is that of free poses: the canonical one has its own too, and none by the others. What it changes
-        there is for `settle` to put into the shape.
+        Once `canonical_learns`, the gradient is that of free poses: the canonical one has its own too, and none by the
+        others. What it changes there is for `settle` to put into the shape.
         """
         times = torch.cat([self.canonical_time[None].to(times), times])
         smooth = self.head(self.network(self.code(times)))
         moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
         weights, table = interpolation_weights(self.knots, times), self.table.flatten(1)
-        by_frame = (weights[1:] - weights[:1]) @ table.detach() + weights[1:] @ (table - table.detach())
-        by_time = torch.where(moving[:, None], smooth[1:], smooth[:1]) - smooth[:1].detach()
+        by_frame = (weights[1:] - weights[:1]) @ table
+        by_time = torch.where(moving[:, None], smooth[1:], smooth[:1])
+        if self.canonical_learns:
+            held = table.detach()
+            by_frame = (weights[1:] - weights[:1]) @ held + weights[1:] @ (table - held)
+            by_time = by_time - smooth[:1].detach()
+        else:
+            by_time = by_time - smooth[:1]
         twists = (by_time + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
 

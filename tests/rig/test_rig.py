@@ -275,6 +275,11 @@ def test_fixed_motion_is_that_of_bones_and_root_and_exact_at_the_canonical_time(
 
 def test_the_canonical_pose_learns_by_its_own_frame_and_what_it_learns_is_settled_in_the_shape():
     motion, _, knots = moving_rig()
+    pinned = motion(knots)
+    (gradient,) = torch.autograd.grad((pinned[[0]] * torch.randn(6, 6, generator=generator(3))).sum(), motion.table)
+    assert torch.nonzero(gradient.abs().amax((1, 2))).flatten().tolist() == [0, 4]  # until then the others move it
+    motion.canonical_learns = True
+    assert torch.allclose(motion(knots), pinned, atol=1e-6)
     for frames in ([4], [0, 8]):  # the canonical one, and two others
         twists = motion(knots[frames])
         (gradient,) = torch.autograd.grad((twists * torch.randn(6, 6, generator=generator(3))).sum(), motion.table)
