@@ -1,13 +1,16 @@
 """Pictures of made-up animals for the small prior: several views of each, with their cameras, on the device that trains.
 
 World of a view: the animal's centre (nearly that of its box) at the origin, its length about 1, z up.
+
+Cones are as wide as they are high, real animals are narrower, and built in more ways than the table of body plans. So some
+animals are varied: each of their cones is thicker or thinner, and they are drawn narrower as a whole.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 from bags_ns.cameras import look_at
 from bags_ns.data.creatures import Creatures, Lights, Poses, random_creatures, random_lights, random_poses, rest_poses
 from bags_ns.data.creatures import render as tracing
+from bags_ns.data.creatures.anatomy import CONES
 from bags_ns.data.creatures.batch import chance, uniform
 from bags_ns.data.creatures.plain import plain_lights, random_plain_bodies
 from bags_ns.data.creatures.pose import pose_cones
@@ -28,6 +32,21 @@ NUM_NOW = 5
 NUM_OTHER = 2
 """Further references, each at a time of its own."""
 NUM_VIEWS = NUM_NOW + NUM_OTHER
+
+VARIED_WIDTHS = (0.55, 1.05)
+"""Widths of varied animals, relative to those that their cones give."""
+VARIED_RADII = 0.18
+"""Standard deviation of the logarithm of what their cones' radii are multiplied by; head and snout, which carry the marks, keep theirs."""
+
+
+def _cones_of_both_sides() -> list[int]:
+    """For each cone itself or, for one of the right side, that of the left."""
+    names = [cone.name for cone in CONES]
+    return [names.index(name.replace("right", "left")) for name in names]
+
+
+BOTH_SIDES = _cones_of_both_sides()
+KEEPS_RADIUS = [cone.part == "head" for cone in CONES]
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,8 @@ class Shot(NamedTuple):
     lights: Lights
     hazy: Float[Tensor, " batch"]
     """1: soft edges and a quarter of the white background shining through; 0: opaque."""
+    widths: Float[Tensor, " batch"]
+    """Factors of all lengths along x, from side to side."""
 
 
 class CreatureStudio:
@@ -83,9 +104,10 @@ class CreatureStudio:
         ranges: ViewRanges | None = None,
         plain_share: float = 0.35,
         compiled: bool = False,
+        varied_share: float = 0.0,
     ) -> None:
         self.size, self.generator, self.device = size, generator, generator.device
-        self.ranges, self.plain_share = ranges or ViewRanges(), plain_share
+        self.ranges, self.plain_share, self.varied_share = ranges or ViewRanges(), plain_share, varied_share
         self._tracer = _Tracer(compiled)
         self._debt = 0.0
 
@@ -100,7 +122,7 @@ class CreatureStudio:
         images = torch.empty(num_animals, NUM_VIEWS, 4, self.size, self.size, dtype=torch.uint8, device=self.device)
         for view, shot in enumerate(shots):
             placed = cameras[:, view].clone()
-            placed[:, :3, 3] += shot.centers
+            placed[:, :3, 3] += _along_x(shot.centers, shot.widths)
             images[:, view] = self._tracer(shot, placed, fovs[:, view], self.size)
         return CreatureViews(images, cameras, fovs)
 
@@ -118,14 +140,27 @@ class CreatureStudio:
 
     def _animal_shots(self, batch: int) -> Iterator[Shot]:
         """Every view of animal-like creatures."""
-        creatures = random_creatures(batch, self.generator, self.device)
+        creatures, widths = self._varied(random_creatures(batch, self.generator, self.device))
         lights = random_lights(batch, self.generator, self.device)
         for repeats in (NUM_NOW, *[1] * NUM_OTHER):
             poses = random_poses(batch, self.generator, self.device)
-            shot = Shot(
-                creatures, poses, self._center(creatures, poses), lights, torch.zeros(batch, device=self.device)
-            )
+            opaque = torch.zeros(batch, device=self.device)
+            shot = Shot(creatures, poses, self._center(creatures, poses), lights, opaque, widths)
             yield from [shot] * repeats
+
+    def _varied(self, creatures: Creatures) -> tuple[Creatures, Float[Tensor, " batch"]]:
+        """Some of them with other radii, and the widths of all."""
+        batch = len(creatures.start_radii)
+        widths = torch.ones(batch, device=self.device)
+        if self.varied_share == 0:
+            return creatures, widths
+        varied = chance(self.generator, self.device, self.varied_share, batch)
+        widths = _where(varied, uniform(self.generator, self.device, *VARIED_WIDTHS, batch), widths)
+        logs = VARIED_RADII * torch.randn(batch, len(CONES), generator=self.generator, device=self.device)
+        logs = logs[:, BOTH_SIDES] * varied[:, None]
+        logs[:, KEEPS_RADIUS] = 0.0
+        radii = {name: getattr(creatures, name) * logs.exp() for name in ("start_radii", "end_radii")}
+        return replace(creatures, **radii), widths
 
     def _plain_shots(self, batch: int) -> Iterator[Shot]:
         """Every view of plain creatures; half of them hazy and in the light that is usual for them."""
@@ -138,7 +173,7 @@ class CreatureStudio:
             creatures = bodies.random_poses(self.generator)
             # Half of them are centred as they were built, whatever their pose.
             center = self._center(creatures, poses) * chance(self.generator, self.device, 0.5, batch, 1)
-            yield from [Shot(creatures, poses, center, lights, hazy)] * repeats
+            yield from [Shot(creatures, poses, center, lights, hazy, torch.ones_like(hazy))] * repeats
 
     def _center(self, creatures: Creatures, poses: Poses) -> Float[Tensor, "batch 3"]:
         """About the middle of the posed animal: users know the centre of what they have so far only."""
@@ -159,7 +194,7 @@ class _Tracer:
     ) -> UInt8[Tensor, "batch 4 size size"]:
         """Straight RGBA pictures."""
         cones = pose_cones(shot.creatures, shot.poses)
-        rays = tracing._camera_rays(camera_to_worlds, intrinsics(fovs_deg, size), size, size, 1)
+        rays = narrowed(tracing._camera_rays(camera_to_worlds, intrinsics(fovs_deg, size), size, size, 1), shot.widths)
         field, march = tracing.ConeField(cones), tracing._start(cones, rays)
         for _ in range(tracing.NUM_STEPS):
             march = self.step(field, rays, march)
@@ -168,6 +203,17 @@ class _Tracer:
         rgb = self.shade(field, shot.creatures, shot.lights, rays.points(march.best_depths), rays.directions)
         rgba = torch.cat([rgb, alpha[..., None]], dim=-1).transpose(1, 2)
         return (255 * rgba).round().to(torch.uint8).view(-1, 4, size, size)
+
+
+def narrowed(rays: tracing.Rays, widths: Float[Tensor, " batch"]) -> tracing.Rays:
+    """The same rays in a world in which animals have the width of their cones; light is narrowed along with them."""
+    directions = torch.nn.functional.normalize(_along_x(rays.directions, 1 / widths[:, None]), dim=-1)
+    return replace(rays, origins=_along_x(rays.origins, 1 / widths), directions=directions)
+
+
+def _along_x(vectors: Float[Tensor, "*batch 3"], factors: Float[Tensor, "*#batch"]) -> Float[Tensor, "*batch 3"]:
+    """Vectors with their first coordinate multiplied."""
+    return torch.cat([vectors[..., :1] * factors[..., None], vectors[..., 1:]], dim=-1)
 
 
 def intrinsics(fovs_deg: Float[Tensor, " batch"], size: int) -> Float[Tensor, "batch 3 3"]:

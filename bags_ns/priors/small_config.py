@@ -94,6 +94,8 @@ class TrainSmallPriorConfig:
     """Steps after which a chunk of the animals is replaced by new ones."""
     plain_share: float = 0.5
     """Share of plain creatures in free colours; the others are animal-like."""
+    varied_share: float = 0.6
+    """Part of the animal-like ones that are built narrower and of other cones than the table of body plans has it."""
     batch_images: int = 384
     """Pictures to make up in a step."""
     view_counts: tuple[ViewCount, ...] = (ViewCount(1, 1, 0.3), ViewCount(1, 4, 0.4), ViewCount(3, 4, 0.3))

@@ -77,7 +77,12 @@ class SmallPriorTrainer:
         # Made once: a tensor from a list waits for the GPU.
         self.later_order = torch.tensor([0, *range(NUM_NOW, NUM_VIEWS), *range(1, NUM_NOW)], device=self.device)
         self.studio = CreatureStudio(
-            config.network.image_size, self.generator, config.ranges, config.plain_share, self.compiled
+            config.network.image_size,
+            self.generator,
+            config.ranges,
+            config.plain_share,
+            self.compiled,
+            config.varied_share,
         )
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),

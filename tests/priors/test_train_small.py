@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from bags_ns.cameras import orbit_camera
 from bags_ns.cli import TrainPrior
+from bags_ns.data.creatures import rest_poses
 from bags_ns.priors.creature_views import NUM_VIEWS, CreatureStudio, random_cameras, random_colors
 from bags_ns.priors.evaluate_small import ViewTask, evaluate_task, load_pairs, trivial_scores
 from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewRanges, ViewUNetConfig
@@ -117,6 +119,25 @@ def test_animals_are_in_the_middle_of_their_pictures(plain_share: float):
     assert (alpha.amax(dim=(2, 3)) > 0.5).all()
     columns = (alpha.sum(dim=2) * torch.arange(16)).sum(dim=-1) / alpha.sum(dim=(2, 3))
     assert (columns - 7.5).abs().max() < 4
+
+
+def test_varied_animals_are_narrower_and_as_long(monkeypatch: pytest.MonkeyPatch):
+    """Half the width, radii as they were: from the front half as many pixels, from the side as many."""
+    monkeypatch.setattr("bags_ns.priors.creature_views.VARIED_WIDTHS", (0.5, 0.5))
+    monkeypatch.setattr("bags_ns.priors.creature_views.VARIED_RADII", 0.0)
+    azimuths = torch.tensor([-90.0, 0.0, 180.0, 90.0, 0.0, 0.0, 0.0]).deg2rad()
+    cameras = orbit_camera(azimuths, torch.zeros(NUM_VIEWS), torch.full((NUM_VIEWS,), 2.0))[None]
+    still = (cameras, torch.full((1, NUM_VIEWS), 40.0))
+    monkeypatch.setattr("bags_ns.priors.creature_views.random_cameras", lambda *_: still)
+    monkeypatch.setattr("bags_ns.priors.creature_views.random_poses", lambda batch, *_: rest_poses(batch))
+    areas = []
+    for share in (0.0, 1.0):
+        generator = torch.Generator().manual_seed(0)
+        studio = CreatureStudio(64, generator, ViewRanges(off_center=0.0), plain_share=0.0, varied_share=share)
+        areas.append(studio.draw(1).images[0, :4, 3].float().sum((1, 2)))
+    narrower = areas[1] / areas[0]
+    assert 0.45 < narrower[0] < 0.57 and 0.45 < narrower[3] < 0.57  # from before and from behind
+    assert 0.95 < narrower[1] < 1.05 and 0.95 < narrower[2] < 1.05
 
 
 def test_recoloring_keeps_white_white():
