@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
+from bags_ns.data.seed_points import ALIKE_SPREAD, View, lean, widest_angle
 from bags_ns.model import BagsModel, BagsModelConfig
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
+from bags_ns.priors.standing import RINGS, find_slope
 from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
-from bags_ns.progress import say
+from bags_ns.progress import progress_bar, say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
 
 MOVED = 0.05
@@ -52,6 +55,8 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """The diffusion prior for the sides that the video does not show."""
     turn_from_prior: bool = True
     """Where cameras are unknown, a prior that judges single views (small, zero123) says before training how far the animal turns."""
+    slope_from_prior: bool = True
+    """Where all frames see the animal from one side, the prior says before training how its body stands to the picture's plane."""
 
 
 class BagsPipeline(VanillaPipeline):
@@ -152,6 +157,31 @@ class BagsPipeline(VanillaPipeline):
             prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
+    def start_slope(self) -> None:
+        """Leans the seeds, which lie in the canonical picture's plane, as the body stands to it in views that the prior makes up."""
+        assert self.prior is not None
+        data, means = self.datamanager, self.model.means
+        canonical = data.clip.canonical_index
+        reference = self._make_reference(canonical)
+        with progress_bar("Looking how the animal stands", RINGS) as advance:
+            target = reference.target(means.detach().mean(dim=0))
+            slope = find_slope(self.prior, reference, target, partial(advance, None, None))
+        camera, image = data.train_image(canonical)
+        pose = torch.eye(4, dtype=torch.float64)
+        pose[:3] = camera.camera_to_worlds[0]
+        K = camera.get_intrinsics_matrices()[0].double()
+        view = View(image[..., 3].cpu().numpy(), K.cpu().numpy(), pose.numpy())
+        leaned_means = lean(means.detach().double().cpu().numpy(), view, slope)
+        means.data.copy_(torch.from_numpy(leaned_means))
+        angle = math.degrees(math.atan(slope))
+        say(f"Says the prior: the body stands {angle:+.0f} degrees out of the picture (right end away: positive).")
+
+    def _sees_one_side(self) -> bool:
+        """Whether the directions from the cameras to the animal are too alike to tell depth."""
+        positions = self.datamanager.train_dataset.cameras.camera_to_worlds[:, :3, 3]
+        directions = self.model.means.detach().mean(dim=0).to(positions) - positions
+        return widest_angle(torch.nn.functional.normalize(directions, dim=-1).double().cpu().numpy()) < ALIKE_SPREAD
+
     def _look_for_gait(self, phase: Phase) -> None:
         """Lets the model look for its gait when it is time to, and says what it found."""
         model, clip = self.model, self.datamanager.clip
@@ -182,6 +212,8 @@ class BagsPipeline(VanillaPipeline):
         can_tell = self.prior is not None and self.prior.camera.views_per_ring == 1
         if is_fresh and can_tell and self.config.turn_from_prior and not model.cameras_known:
             self.start_turn()
+        if is_fresh and self.prior is not None and self.config.slope_from_prior and self._sees_one_side():
+            self.start_slope()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:

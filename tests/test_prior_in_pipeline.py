@@ -44,11 +44,10 @@ class FakePrior:
         return predict
 
 
-def small_run(tmp_path):
+def small_run(tmp_path, arc_deg=60.0):
     """The config of a run on a small made-up clip."""
-    write_creature_clip(
-        tmp_path / "clip", 5, ClipSettings(num_frames=4, size=48, num_test_times=1, num_test_azimuths=1)
-    )
+    settings = ClipSettings(num_frames=4, size=48, arc_deg=arc_deg, num_test_times=1, num_test_azimuths=1)
+    write_creature_clip(tmp_path / "clip", 5, settings)
     config = copy.deepcopy(method_configs.bags_tiny.config)
     config.data = config.pipeline.datamanager.data = tmp_path / "clip"
     config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
@@ -225,3 +224,25 @@ def test_views_are_relative_to_the_reference_about_the_posed_animal(trainer, tur
     cosine = torch.nn.functional.cosine_similarity(reference_pose[0, :3, 3], offset, dim=0)
     assert cosine > 0.97  # the middle of the silhouette's box is not quite the centroid
     assert views[:, :3, 3].norm(dim=1).tolist() == pytest.approx([2.0, 2.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("arc_deg", [0.0, 60.0])
+def test_seeds_lean_as_the_prior_has_it_where_all_frames_are_from_one_side(tmp_path, monkeypatch, arc_deg):
+    config = small_run(tmp_path, arc_deg=arc_deg)
+    trainer = BagsTrainer(config)
+    trainer.setup()
+    pipeline, means = trainer.pipeline, trainer.model.means
+    pipeline.prior = FakePrior()
+    monkeypatch.setattr("bags_ns.pipeline.find_slope", lambda *_: 0.5)
+    camera, _ = pipeline.datamanager.train_image(pipeline.datamanager.clip.canonical_index)
+    right, backward, position = (camera.camera_to_worlds[0, :, k] for k in (0, 2, 3))
+    before = means.detach().clone() - position
+    pipeline.prepare_phase(0.0)
+    pipeline.prepare_phase(0.01)  # a second time it does nothing
+    after = means.detach() - position
+    if arc_deg:
+        assert torch.equal(after, before)
+        return
+    assert torch.allclose(torch.nn.functional.cosine_similarity(after, before), torch.tensor(1.0), atol=1e-6)
+    across, deeper = before @ right, (before - after) @ backward
+    assert torch.allclose(deeper, 0.5 * (across - across.mean()), atol=1e-4)

@@ -168,6 +168,7 @@ def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatc
     prior = SilentPrior()
     monkeypatch.setattr(pipeline, "prior", prior)
     monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
+    monkeypatch.setattr(pipeline.config, "slope_from_prior", False)
     root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
     pipeline.prepare_phase(0.0)
     asked = len(prior.asked_at)

@@ -205,14 +205,14 @@ def best_leaning(points: Float[np.ndarray, "N 3"], canonical: View, others: Sequ
     pictures = [_small_silhouette(view) for view in others]
 
     def agreement(slope: float) -> float:
-        leaned = _lean(few, canonical, slope)
+        leaned = lean(few, canonical, slope)
         return float(np.mean([_overlap(leaned, *pair) for pair in zip(others, pictures, strict=True)]))
 
-    return _lean(points, canonical, max(LEANS, key=agreement))
+    return lean(points, canonical, max(LEANS, key=agreement))
 
 
-def _lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np.ndarray, "N 3"]:
-    """Points moved along their rays, so that depth changes by `slope` times the way across."""
+def lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np.ndarray, "N 3"]:
+    """Points moved along their rays from a view, so that depth changes by `slope` times the way across, to the right."""
     position, right = view.camera_to_world[:3, 3], view.camera_to_world[:3, 0]
     across, (_, depth) = points @ right, view.project(points)
     return position + (points - position) * (1 + slope * (across - across.mean()) / depth)[:, None]
