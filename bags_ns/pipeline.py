@@ -20,7 +20,7 @@ from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
-from bags_ns.priors.standing import RINGS, find_slope
+from bags_ns.priors.standing import NUM_FRAMES, Shown, find_slope
 from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
 from bags_ns.progress import progress_bar, say
@@ -34,6 +34,8 @@ GAIT_PARTS = (0.5, 0.75)
 """Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
 GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
+STANDS_ALIKE = math.radians(15)
+"""The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
@@ -160,19 +162,20 @@ class BagsPipeline(VanillaPipeline):
     def start_slope(self) -> None:
         """Leans the seeds, which lie in the canonical picture's plane, as the body stands to it in views that the prior makes up."""
         assert self.prior is not None
-        data, means = self.datamanager, self.model.means
-        canonical = data.clip.canonical_index
-        reference = self._make_reference(canonical)
-        with progress_bar("Looking how the animal stands", RINGS) as advance:
-            target = reference.target(means.detach().mean(dim=0))
-            slope = find_slope(self.prior, reference, target, partial(advance, None, None))
-        camera, image = data.train_image(canonical)
-        pose = torch.eye(4, dtype=torch.float64)
-        pose[:3] = camera.camera_to_worlds[0]
-        K = camera.get_intrinsics_matrices()[0].double()
-        view = View(image[..., 3].cpu().numpy(), K.cpu().numpy(), pose.numpy())
-        leaned_means = lean(means.detach().double().cpu().numpy(), view, slope)
-        means.data.copy_(torch.from_numpy(leaned_means))
+        data, root, means = self.datamanager, self.model.root_motion, self.model.means
+        alike = torch.nonzero(root.turns.norm(dim=-1) < STANDS_ALIKE).flatten().tolist()
+        chosen = [alike[(2 * k + 1) * len(alike) // (2 * NUM_FRAMES)] for k in range(NUM_FRAMES)]
+        middle, shown = means.detach().mean(dim=0), []
+        for frame in sorted(set(chosen)):
+            reference = self._make_reference(frame)
+            shown.append(Shown(reference, reference.target(middle + root.path[frame])))
+        with progress_bar("Looking how the animal stands", len(shown)) as advance:
+            slope = find_slope(self.prior, shown, partial(advance, None, None))
+        camera, image = data.train_image(data.clip.canonical_index)
+        pose = torch.nn.functional.pad(camera.camera_to_worlds[0].double().cpu(), (0, 0, 0, 1))
+        K = camera.get_intrinsics_matrices()[0].double().cpu()
+        view = View(image[..., 3].cpu().numpy(), K.numpy(), pose.numpy())
+        means.data.copy_(torch.from_numpy(lean(means.detach().double().cpu().numpy(), view, slope)))
         angle = math.degrees(math.atan(slope))
         say(f"Says the prior: the body stands {angle:+.0f} degrees out of the picture (right end away: positive).")
 

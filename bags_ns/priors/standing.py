@@ -1,14 +1,18 @@
 """How an animal stands before a camera that sees it from one side only, by the views that a diffusion prior makes up.
 
 Silhouettes from one direction say nothing about depth: seeds lie in the picture's plane, and an animal that is seen from
-30 degrees before its side gets a sheared body. A prior knows bodies. From the canonical frame it makes up views all round;
-how far the silhouettes reach from side to side in them tells the direction of the body's long axis.
+30 degrees before its side gets a sheared body. A prior knows bodies. From some frames it makes up views all round; how far
+the silhouettes reach from side to side in them tells the direction of the body's long axis. Now and then it misreads a
+frame (a head that is turned, legs that cross), so the median over frames is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +24,12 @@ from bags_ns.priors.base import DiffusionPrior
 from bags_ns.priors.diffusion import ddim_sample
 from bags_ns.priors.reference import Reference
 
-RINGS = 2
-"""Rings of four views that are made up, turned against each other."""
+NUM_FRAMES = 6
+"""Frames, evenly over the clip, from which views are made up."""
 PER_RING = 4
-NUM_STEPS = 20
-"""Calls of the network for a ring."""
+"""Views of a frame, a quarter of the way round from each other, half way between those of the next frame."""
+NUM_STEPS = 12
+"""Calls of the network for them."""
 LEAST_GUIDANCE = 2.0
 """Of views that are sampled in many steps."""
 ELEVATION_DEG = 15.0
@@ -35,32 +40,47 @@ STEEPEST = 1.5
 """Largest slope: beyond, the animal is seen from before or behind, and the picture does not show its length."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame that the prior is shown."""
+
+    reference: Reference
+    """It, recut."""
+    target: Float[Tensor, " 3"]
+    """The animal's middle in the world, see `Reference.target`."""
+
+
 def find_slope(
-    prior: DiffusionPrior,
-    reference: Reference,
-    target: Float[Tensor, " 3"],
-    advance: Callable[[], None] = lambda: None,
-    seed: int = 0,
+    prior: DiffusionPrior, frames: Sequence[Shown], advance: Callable[[], None] = lambda: None, seed: int = 0
 ) -> float:
-    """Change of the body's depth for each unit of its way across the picture, to the right; 0 where nothing is made up.
+    """Change of the body's depth for each unit of its way across the pictures, to the right.
 
     Args:
         prior: asked with its own guidance, or `LEAST_GUIDANCE` if that is less.
-        reference: the canonical frame, recut.
-        target: the animal's middle in the world, see `Reference.target`.
-        advance: called after each of `RINGS` rings.
+        frames: in which the animal stands alike.
+        advance: called after each of them.
         seed: of the noise.
     """
-    pose = look_at(reference.position - target, torch.zeros_like(target))[None]
-    conditioning = prior.condition(reference.picture[None], pose, torch.tensor([reference.fov_deg]))
-    azimuth, _, distance = orbit_coordinates(pose)
-    cameras = ring_cameras(azimuth, sum(prior.camera.radius_range) / 2)
     guidance, prior.guidance = prior.guidance, max(prior.guidance, LEAST_GUIDANCE)
+    angles = []
     try:
-        pictures = _made_up(prior, cameras, conditioning, seed, advance).to(target)
+        for number, frame in enumerate(frames):
+            angles.append(math.atan(slope_in(prior, frame, number, seed + number)))
+            advance()
     finally:
         prior.guidance = guidance
+    return math.tan(statistics.median(angles))
+
+
+@torch.no_grad()
+def slope_in(prior: DiffusionPrior, frame: Shown, number: int, seed: int) -> float:
+    """The slope in one frame, by a ring of views whose azimuths its `number` decides; 0 where nothing is made up."""
+    reference = frame.reference
+    pose = look_at(reference.position - frame.target, torch.zeros_like(frame.target))[None]
+    conditioning = prior.condition(reference.picture[None], pose, torch.tensor([reference.fov_deg]))
+    azimuth, _, distance = orbit_coordinates(pose)
+    cameras = ring_cameras(azimuth, sum(prior.camera.radius_range) / 2, number)
+    pictures = _made_up(prior, cameras, conditioning, seed).to(frame.target)
     spreads = spread_across(pictures, prior.camera.fov_deg) * cameras[:, :3, 3].norm(dim=-1).square()
     own = spread_across(reference.picture[None], reference.fov_deg) * distance.square()
     rights, spreads = torch.cat([pose, cameras])[:, :2, 0], torch.cat([own, spreads])
@@ -70,27 +90,22 @@ def find_slope(
     return slope_of(ground_spread(rights[seen], spreads[seen]), -pose[0, :2, 2], pose[0, :2, 0])
 
 
-def ring_cameras(azimuth: Float[Tensor, "1"], radius: float) -> Float[Tensor, "V 4 4"]:
-    """OpenGL poses of all rings, one after the other, evenly round the animal and as far as can be from `azimuth` (radians)."""
-    ring, place = torch.meshgrid(torch.arange(RINGS), torch.arange(PER_RING), indexing="ij")
-    turns = (place / PER_RING + (ring + 0.5) / (RINGS * PER_RING)).flatten().to(azimuth)
+def ring_cameras(azimuth: Float[Tensor, "1"], radius: float, number: int) -> Float[Tensor, "V 4 4"]:
+    """OpenGL poses evenly round the animal, as far from `azimuth` (radians) as can be; odd rings between even ones."""
+    turns = (torch.arange(PER_RING).to(azimuth) + 0.25 + 0.5 * (number % 2)) / PER_RING
     elevations = torch.full_like(turns, math.radians(ELEVATION_DEG))
     return orbit_camera(azimuth + 2 * math.pi * turns, elevations, torch.full_like(turns, radius))
 
 
 def _made_up(
-    prior: DiffusionPrior, cameras: Float[Tensor, "V 4 4"], conditioning: object, seed: int, advance: Callable[[], None]
+    prior: DiffusionPrior, cameras: Float[Tensor, "V 4 4"], conditioning: Any, seed: int
 ) -> Float[Tensor, "V S S 3"]:
-    """Views of pure noise's making, ring by ring."""
-    generator, pictures = torch.Generator().manual_seed(seed), []
-    blank = prior.encode(torch.ones(PER_RING, prior.image_size, prior.image_size, 3, device=cameras.device))
+    """Views made from pure noise."""
+    blank = prior.encode(torch.ones(len(cameras), prior.image_size, prior.image_size, 3, device=cameras.device))
+    noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(seed)).to(blank)
+    predict = prior.noise_predictor(cameras, conditioning)
     last = len(prior.alphas_cumprod) - 1
-    for ring in cameras.split(PER_RING):
-        noise = torch.randn(blank.shape, generator=generator).to(blank)
-        predict = prior.noise_predictor(ring, conditioning)
-        pictures.append(prior.decode(ddim_sample(predict, prior.alphas_cumprod, noise, last, NUM_STEPS, prior.limit)))
-        advance()
-    return torch.cat(pictures)
+    return prior.decode(ddim_sample(predict, prior.alphas_cumprod, noise, last, NUM_STEPS, prior.limit))
 
 
 def spread_across(pictures: Float[Tensor, "V S S 3"], fov_deg: float) -> Float[Tensor, " V"]:

@@ -8,7 +8,7 @@ import torch
 from bags_ns.cameras import look_at, orbit_camera
 from bags_ns.priors.base import PriorCamera
 from bags_ns.priors.reference import Reference
-from bags_ns.priors.standing import find_slope, ground_spread, ring_cameras, slope_of, spread_across
+from bags_ns.priors.standing import Shown, find_slope, ground_spread, ring_cameras, slope_of, spread_across
 
 SIZE, FOV = 64, 40.0
 
@@ -64,17 +64,28 @@ def reference_of(prior):
     return Reference(bar(pose, prior.heading), pose[:3, 3], -pose[:3, 2], FOV)
 
 
+def shown(prior, count):
+    return [Shown(reference_of(prior), torch.zeros(3))] * count
+
+
 @pytest.mark.parametrize("angle_deg", [0.0, 20.0, 40.0, -35.0])
 def test_the_slope_of_what_is_made_up_is_found_with_its_sign(angle_deg):
-    prior, rings = KnowingPrior(math.radians(90 + angle_deg)), []
-    slope = find_slope(prior, reference_of(prior), torch.zeros(3), lambda: rings.append(1))
-    assert math.degrees(math.atan(slope)) == pytest.approx(angle_deg, abs=2.5)
-    assert len(rings) == 2 and prior.asked_at == {2.0} and prior.guidance == 1.0
+    prior, done = KnowingPrior(math.radians(90 + angle_deg)), []
+    slope = find_slope(prior, shown(prior, 2), lambda: done.append(1))
+    assert math.degrees(math.atan(slope)) == pytest.approx(angle_deg, abs=3.5)  # of pixels
+    assert len(done) == 2 and prior.asked_at == {2.0} and prior.guidance == 1.0
+
+
+def test_a_frame_that_is_misread_does_not_count(monkeypatch):
+    slopes = iter([0.5, -3.0, 0.6, 0.4, 0.5])
+    monkeypatch.setattr("bags_ns.priors.standing.slope_in", lambda *_: next(slopes))
+    prior = KnowingPrior(0.0)
+    assert find_slope(prior, shown(prior, 5)) == pytest.approx(0.5)
 
 
 def test_a_body_seen_from_before_is_not_leaned_without_bounds():
     prior = KnowingPrior(math.radians(5))
-    assert find_slope(prior, reference_of(prior), torch.zeros(3)) == -1.5
+    assert find_slope(prior, shown(prior, 1)) == pytest.approx(-1.5)
 
 
 def test_nothing_made_up_leans_nothing():
@@ -82,12 +93,12 @@ def test_nothing_made_up_leans_nothing():
     prior.noise_predictor = lambda cameras, conditioning: (
         lambda x, t: (x - prior.alphas_cumprod[t].sqrt()) / (1 - prior.alphas_cumprod[t]).sqrt()
     )
-    assert find_slope(prior, reference_of(prior), torch.zeros(3)) == 0.0
+    assert find_slope(prior, shown(prior, 1)) == 0.0
 
 
 def test_variances_to_all_sides_give_the_covariance_on_the_ground():
     covariance = torch.tensor([[0.05, 0.02], [0.02, 0.09]])
-    cameras = ring_cameras(torch.tensor([0.3]), 2.0)
+    cameras = torch.cat([ring_cameras(torch.tensor([0.3]), 2.0, number) for number in range(2)])
     rights = cameras[:, :2, 0]
     spreads = torch.einsum("vi,ij,vj->v", rights, covariance, rights)
     assert torch.allclose(ground_spread(rights, spreads), covariance, atol=1e-6)
