@@ -31,9 +31,9 @@ NUM_HARMONICS = 5
 """Highest harmonic of the errors round the circle that is kept: all that so many azimuths can tell."""
 NOISE_LEVELS = (0.35, 0.5)
 """Parts of the diffusion's steps at which the prior is asked: below, texture speaks; above, the animal's build in general."""
-TURN_EXCESS = 1.16
-"""By so much turns come out too large, for legs move between two frames and the prior takes that for turning: mean of seven
-searches on five made-up animals (60 and 90 degrees, both ways; 1.05 to 1.28)."""
+TURN_EXCESS = 1.25
+"""By so much turns come out too large, for legs move between two frames and the prior takes that for turning: mean of eight
+searches on made-up animals (60 to 80 degrees; .97 to 1.66)."""
 TURN_STEP_DEG = 2.5
 """Spacing of the turns that are compared, up to half a round either way."""
 USUAL_ELEVATION_DEG = 10.0
