@@ -16,6 +16,7 @@ from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.data.seed_points import ALIKE_SPREAD, View, lean, widest_angle
 from bags_ns.model import BagsModel, BagsModelConfig
+from bags_ns.priors.base import guided_by
 from bags_ns.priors.config import PriorConfig
 from bags_ns.priors.reference import Reference, recut
 from bags_ns.priors.sampled_views import SampledViews
@@ -152,11 +153,8 @@ class BagsPipeline(VanillaPipeline):
         pictures = key_pictures(rgba, poses, Ks, root.path[frames], prior.image_size)
         assumed = math.asin(float(poses[0, 2, 2]))
         # Errors are compared, so the network must say what it expects and not exaggerate it.
-        guidance, prior.guidance = prior.guidance, 1.0
-        try:
+        with guided_by(prior, 1.0):
             turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
-        finally:
-            prior.guidance = guidance
         root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
 
     def start_slope(self) -> None:

@@ -9,7 +9,8 @@ time) at the origin, one unit the animal's length. Poses are OpenGL camera-to-wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,3 +76,13 @@ class DiffusionPrior(Protocol):
     def noise_predictor(self, camera_to_worlds: Float[Tensor, "V 4 4"], conditioning: Any) -> NoisePredictor:
         """The guided network for V views."""
         ...
+
+
+@contextmanager
+def guided_by(prior: DiffusionPrior, guidance: float) -> Iterator[None]:
+    """The prior with another strength of guidance, for a while."""
+    own, prior.guidance = prior.guidance, guidance
+    try:
+        yield
+    finally:
+        prior.guidance = own

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.cameras import look_at, orbit_camera, orbit_coordinates
-from bags_ns.priors.base import DiffusionPrior
+from bags_ns.priors.base import DiffusionPrior, guided_by
 from bags_ns.priors.diffusion import ddim_sample
 from bags_ns.priors.reference import Reference
 
@@ -61,14 +61,11 @@ def find_slope(
         advance: called after each of them.
         seed: of the noise.
     """
-    guidance, prior.guidance = prior.guidance, max(prior.guidance, LEAST_GUIDANCE)
     angles = []
-    try:
+    with guided_by(prior, max(prior.guidance, LEAST_GUIDANCE)):
         for number, frame in enumerate(frames):
             angles.append(math.atan(slope_in(prior, frame, number, seed + number)))
             advance()
-    finally:
-        prior.guidance = guidance
     return math.tan(statistics.median(angles))
 
 
