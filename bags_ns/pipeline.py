@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch import Tensor
 
@@ -33,6 +35,8 @@ GAIT_FRAMES = 12
 """Frames in which the gait is looked for, evenly over those that have entered."""
 GAIT_PARTS = (0.5, 0.75)
 """Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
+MIRROR_TRIAL = 0.05
+"""Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
 STANDS_ALIKE = math.radians(15)
@@ -197,14 +201,24 @@ class BagsPipeline(VanillaPipeline):
         if part <= model.gait_part or (phase is not Phase.JOINT and model.gait_period is not None):
             return
         say("Looking for the gait.")
-        first, last = min(model.frames_entered), max(model.frames_entered)
-        chosen = torch.linspace(first, last, min(last - first + 1, GAIT_FRAMES)).round().long().tolist()
-        frames = (self.datamanager.train_image(index) for index in chosen)
-        model.find_gait(frames, part, with_mirror=phase is Phase.JOINT and model.config.mirror_loss_mult > 0)
+        model.find_gait(
+            self._frames_entered(), part, with_mirror=phase is Phase.JOINT and model.config.mirror_loss_mult > 0
+        )
         if (period := model.gait_period) is not None:
             seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
-            sides = "" if model.mirror.shift is None else "; its sides take turns"
-            say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip{sides}.")
+            say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip.")
+
+    def _frames_entered(self) -> Iterator[tuple[Cameras, UInt8[Tensor, "H W 4"]]]:
+        """Some of the frames that have entered, evenly over them."""
+        first, last = min(self.model.frames_entered), max(self.model.frames_entered)
+        chosen = torch.linspace(first, last, min(last - first + 1, GAIT_FRAMES)).round().long().tolist()
+        return (self.datamanager.train_image(index) for index in chosen)
+
+    def _judge_mirror(self) -> None:
+        """Lets the model keep or drop its mirror, and says which."""
+        self.model.judge_mirror(self._frames_entered())
+        takes_turns = self.model.mirror.shift is not None
+        say("Its sides take turns: each shows what the other hides." if takes_turns else "Its sides do not take turns.")
 
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
@@ -223,6 +237,8 @@ class BagsPipeline(VanillaPipeline):
             model.free_canonical_pose()
         if phase is not Phase.CANONICAL:
             self._look_for_gait(phase)
+        if model.mirror.on_trial and progress >= phases.bones_end + MIRROR_TRIAL:
+            self._judge_mirror()
         clip = self.datamanager.clip
         frames = phases.window(progress, clip.canonical_index, len(clip.times))
         if frames != self._frames:

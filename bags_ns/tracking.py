@@ -119,6 +119,13 @@ class TrackedModel(DensifiedModel):
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
         self.train()
 
+    def judge_mirror(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
+        """Keeps the mirror that is on trial, or drops it, by some frames of the clip."""
+        assert self.gait_period is not None
+        self.eval()
+        self.mirror.judge(self.gait_period, Recurrence(self, frames))
+        self.train()
+
     def free_canonical_pose(self) -> None:
         """From now on the canonical frame has a pose to learn, as any other; its change goes into the shape.
 

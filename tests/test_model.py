@@ -123,6 +123,21 @@ def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known
     assert model.span_entered == (0.0, 1.0)
 
 
+def test_a_mirror_is_on_trial_for_a_part_of_the_run(trained):
+    model, pipeline = trained.model, trained.pipeline
+    period, model.gait_period = model.gait_period, 0.4
+    try:
+        with a_mirror(model):
+            model.mirror.on_trial = True
+            pipeline.prepare_phase(0.62)
+            assert model.mirror.on_trial and model.mirror.shift == 0.2
+            pipeline.prepare_phase(0.7)
+            assert not model.mirror.on_trial and model.mirror.shift is None, "placed anywhere, it explains nothing"
+    finally:
+        model.gait_period = period
+        pipeline.prepare_phase(1.0)
+
+
 def test_a_mirror_shows_the_side_that_a_frame_hides(trained):
     """Its loss is there with the mirror, and moves Gaussians and bones."""
     model, frames = trained.model.train(), trained.pipeline.datamanager.next_frames(2)

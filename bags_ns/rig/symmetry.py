@@ -25,14 +25,15 @@ STEPS = (math.radians(4), 0.02)
 """First steps in azimuth and offset from the best of these."""
 MAX_LOOKS = 24
 """Planes that are tried from there."""
-LEAST_GAIN = 0.2
-"""A mirror is believed that gains so much of what a whole period gains over half of one."""
+LEAST_GAIN = 0.65
+"""A mirror that has been learned with is believed where it gains so much of what a whole period gains over half of one."""
 
 
 class MirrorPlane(nn.Module):
     """An upright plane, and the shift in time after which the animal, mirrored in it, looks as it does now; no shift: no mirror.
 
-    The plane goes on learning: a search in an animal whose far side is not known yet finds it within some degrees only.
+    The plane goes on learning: a search in an animal whose far side is not known yet finds it within some degrees only. For
+    the same reason it cannot tell whether there is one: it is on trial, until `judge` has seen what the animal made of it.
     """
 
     point: Tensor
@@ -42,14 +43,15 @@ class MirrorPlane(nn.Module):
         self.plane = nn.Parameter(torch.zeros(2))
         self.register_buffer("point", torch.zeros(3))
         self.shift: float | None = None
+        self.on_trial = False
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The shift."""
-        return {"shift": self.shift}
+        """The shift, and whether it still has to prove itself."""
+        return {"shift": self.shift, "on_trial": self.on_trial}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
-        self.shift = state["shift"]
+        self.shift, self.on_trial = state["shift"], state.get("on_trial", False)
 
     @torch.no_grad()
     def place(self, point: Float[Tensor, " 3"], azimuth: float, offset: float, shift: float | None) -> None:
@@ -64,6 +66,15 @@ class MirrorPlane(nn.Module):
         normal = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)])
         distance = self.point @ normal + offset
         return rigid(torch.eye(3, device=normal.device) - 2 * normal[:, None] * normal, 2 * distance * normal)
+
+    @torch.no_grad()
+    def judge(self, period: float, difference: Callable[[float, Tensor | None], float]) -> None:
+        """Ends the trial: forgets the shift unless the mirror gains enough (`find_mirror` explains the arguments)."""
+        self.on_trial = False
+        unmirrored = difference(period / 2, None)
+        gained, expected = (unmirrored - other for other in (difference(period / 2, self()), difference(period, None)))
+        if gained < max(LEAST_GAIN * expected, 1e-6):
+            self.shift = None
 
     def times_like(self, times: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
         """When the mirrored animal looks as at `times`: before or after, at random where the clip has both; it has one,
@@ -82,7 +93,7 @@ def find_mirror(
     period: float,
     difference: Callable[[float, Tensor | None], float],
 ) -> None:
-    """Places a mirror in which the animal half a period away looks as in the frame, if there is one.
+    """Places a mirror, on trial, in which the animal half a period away looks most as in the frame.
 
     Args:
         mirror: the plane.
@@ -108,7 +119,5 @@ def find_mirror(
     best = np.array(min(planes, key=misfit))
     options = {"initial_simplex": np.stack([best, *(best + np.diag(STEPS))]), "maxfev": MAX_LOOKS}
     found: Any = minimize(misfit, best, method="Nelder-Mead", options=options)
-    unmirrored = difference(period / 2, None)
-    gained, expected = unmirrored - found.fun, LEAST_GAIN * (unmirrored - difference(period, None))
-    if gained > max(0.0, expected):
-        mirror.place(middle, *found.x, shift=period / 2)
+    mirror.place(middle, *found.x, shift=period / 2)
+    mirror.on_trial = True
