@@ -29,11 +29,11 @@ NUM_AZIMUTHS = 12
 """Azimuths at which each pair is judged, evenly round the circle; between them errors are interpolated."""
 NUM_HARMONICS = 5
 """Highest harmonic of the errors round the circle that is kept: all that so many azimuths can tell."""
-NOISE_LEVELS = (0.35, 0.5)
+NOISE_LEVELS = (0.3, 0.4)
 """Parts of the diffusion's steps at which the prior is asked: below, texture speaks; above, the animal's build in general."""
-TURN_EXCESS = 1.25
+TURN_EXCESS = 1.28
 """By so much turns come out too large, for legs move between two frames and the prior takes that for turning: mean of eight
-searches on made-up animals (60 to 80 degrees; .97 to 1.66)."""
+searches on made-up animals (60 to 80 degrees; 1.02 to 1.50)."""
 TURN_STEP_DEG = 2.5
 """Spacing of the turns that are compared, up to half a round either way."""
 USUAL_ELEVATION_DEG = 10.0
