@@ -30,6 +30,7 @@ def silhouettes_of(path, size=(1.0, 0.6)):
         robust_sizes=sizes,
         touches_border=np.zeros(count, bool),
         sharpness=np.ones(count),
+        outlines=np.ones(count),
         image_sizes=np.tile([[WIDTH, HEIGHT]], (count, 1)),
     )
 
@@ -133,6 +134,31 @@ def test_canonical_is_large_whole_and_sharp():
     frames[1] = frames[1].copy()
     frames[1][..., :3] = 100  # larger, but nothing can be made out
     assert choose_canonical(measure_silhouettes(iter(frames))) != 1
+
+
+def walker(legs):
+    """A box on two legs with their left edges at these columns."""
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[20:60, 20:120] = True
+    for left in legs:
+        inside[60:95, left : left + 8] = True
+    return np.dstack([np.full((HEIGHT, WIDTH, 3), 100), 255 * inside]).astype(np.uint8)
+
+
+def test_canonical_has_its_limbs_apart():
+    """Where they hide each other, one leg's Gaussians would have to be two legs in every other frame."""
+    frames = [walker((30, 38))] * 9
+    frames[6] = walker((30, 100))
+    measured = measure_silhouettes(iter(frames))
+    assert choose_canonical(measured) == 6 and measured.areas[6] == measured.areas[0]
+
+
+def test_a_ragged_edge_is_no_limb():
+    smooth, apart = (walker(legs).repeat(4, 0).repeat(4, 1) for legs in ((30, 38), (30, 100)))
+    ragged = smooth.copy()
+    ragged[79, 80:480:2, 3] = 255
+    lengths = measure_silhouettes([ragged, smooth, apart]).outlines
+    assert lengths[2] > lengths[1] + 0.8 and abs(lengths[0] - lengths[1]) < 0.15
 
 
 def test_measures_of_an_ellipse():
