@@ -107,4 +107,4 @@ def choose_canonical(silhouettes: Silhouettes) -> int:
     # A cut animal loses to any whole one; the middle decides between areas and outlines within a fifth: motion is tracked
     # outward from the canonical frame, and its errors add up over half as many frames. Legs that hide each other there get
     # one leg's Gaussians.
-    return int(np.argmax(share + apart - silhouettes.touches_border - blur - 0.4 * distance))
+    return int(np.argmax(share + apart - silhouettes.touches_border - blur - 0.6 * distance))
