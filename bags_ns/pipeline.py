@@ -35,10 +35,10 @@ GAIT_FRAMES = 12
 """Frames in which the gait is looked for, evenly over those that have entered."""
 GAIT_PARTS = (0.5, 0.75)
 """Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
-MIRROR_TRIAL = 0.05
-"""Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
+MIRROR_TRIAL = 0.05
+"""Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 STANDS_ALIKE = math.radians(15)
 """The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128

@@ -49,8 +49,7 @@ class Silhouettes:
 def measure_silhouettes(frames: Iterable[UInt8[np.ndarray, "H W 4"]]) -> Silhouettes:
     """Measures of the frames' silhouettes, read one after another."""
     columns = list(zip(*(_measure(frame) for frame in frames), strict=True))
-    types = (np.int64, np.float64, np.int64, np.float64, np.bool_, np.float64, np.float64, np.int64)
-    return Silhouettes(*(np.array(column, dtype) for column, dtype in zip(columns, types, strict=True)))
+    return Silhouettes(*(np.array(column) for column in columns))
 
 
 def _measure(rgba: UInt8[np.ndarray, "H W 4"]) -> tuple[object, ...]:

@@ -73,7 +73,7 @@ class MirrorPlane(nn.Module):
         self.on_trial = False
         unmirrored = difference(period / 2, None)
         gained, expected = (unmirrored - other for other in (difference(period / 2, self()), difference(period, None)))
-        if gained < max(LEAST_GAIN * expected, 1e-6):
+        if gained <= max(LEAST_GAIN * expected, 0.0):
             self.shift = None
 
     def times_like(self, times: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
