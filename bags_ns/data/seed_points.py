@@ -34,7 +34,9 @@ HULL_CELLS = 96
 """Cells of the hull's grid across the ball."""
 LEANS = np.linspace(-1.0, 1.0, 21)
 """Slopes of the inflated silhouette's plane that are tried: change of depth over change across."""
-LEAN_SIDE, LEAN_POINTS = 48, 5_000
+PUSHES = np.linspace(-0.1, 0.1, 21)
+"""Ways along the canonical camera's rays that are tried, in lengths of the animal."""
+LEAN_SIDE, LEAN_POINTS = 96, 5_000
 """Resolution in pixels, and number of points, at which they are compared with the other silhouettes."""
 INFLATION_SIDE = 256
 """Resolution in pixels, of the longer side, at which a silhouette is inflated."""
@@ -103,7 +105,7 @@ def seed_points(
     if spread < HULL_SPREAD:
         points = sample_inflated(canonical, centre, num_points, generator)
         if spread >= ALIKE_SPREAD:
-            points = best_leaning(points, canonical, views[1:])
+            points = best_placed(points, canonical, views[1:])
     else:
         points = sample_hull(canonical, views[1:], centre, radius, num_points, generator)
     pixels, _ = canonical.project(points)
@@ -199,16 +201,26 @@ def sample_inflated(
     return view.unproject(pixels, middle + side * half)
 
 
-def best_leaning(points: Float[np.ndarray, "N 3"], canonical: View, others: Sequence[View]) -> Float[np.ndarray, "N 3"]:
-    """The points leaned in depth as the other silhouettes have it; each stays on its ray from the canonical camera."""
+def best_placed(points: Float[np.ndarray, "N 3"], canonical: View, others: Sequence[View]) -> Float[np.ndarray, "N 3"]:
+    """The points leaned and pushed in depth as the other silhouettes have it; each stays on its ray from the canonical camera."""
     few = points[:: max(1, len(points) // LEAN_POINTS)]
     pictures = [_small_silhouette(view) for view in others]
+    length = float(np.ptp(points, axis=0).max())
 
-    def agreement(slope: float) -> float:
-        leaned = lean(few, canonical, slope)
-        return float(np.mean([_overlap(leaned, *pair) for pair in zip(others, pictures, strict=True)]))
+    def agreement(slope: float, push: float) -> float:
+        placed = pushed(lean(few, canonical, slope), canonical, push * length)
+        return float(np.mean([_overlap(placed, *pair) for pair in zip(others, pictures, strict=True)]))
 
-    return lean(points, canonical, max(LEANS, key=agreement))
+    slope = max(LEANS, key=lambda slope: agreement(slope, 0.0))
+    push = max(PUSHES, key=lambda push: agreement(slope, push))
+    slope = max(LEANS, key=lambda slope: agreement(slope, push))
+    return pushed(lean(points, canonical, slope), canonical, push * length)
+
+
+def pushed(points: Float[np.ndarray, "N 3"], view: View, way: float) -> Float[np.ndarray, "N 3"]:
+    """Points that look the same from a view, and are farther from it by `way` in the mean."""
+    position = view.camera_to_world[:3, 3]
+    return position + (points - position) * (1 + way / float(view.project(points)[1].mean()))
 
 
 def lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np.ndarray, "N 3"]:
@@ -219,22 +231,28 @@ def lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np
 
 
 def _small_silhouette(view: View) -> Bool[np.ndarray, "h w"]:
-    """A silhouette whose longer side has `LEAN_SIDE` pixels."""
+    """The cells, at most `LEAN_SIDE` along the longer side, onto which pixels of a view's silhouette fall."""
     height, width = view.alpha.shape
-    scale = LEAN_SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(view.alpha, size, interpolation=cv2.INTER_AREA) >= FOREGROUND
+    scale = min(1.0, LEAN_SIDE / max(height, width))
+    silhouette = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), bool)
+    rows, columns = np.nonzero(view.alpha >= FOREGROUND)
+    return _covered(np.stack([columns, rows], axis=1) + 0.5, view, silhouette)
 
 
 def _overlap(points: Float[np.ndarray, "N 3"], view: View, silhouette: Bool[np.ndarray, "h w"]) -> float:
-    """IoU of a view's silhouette with the pixels that points fall onto."""
-    (small_height, small_width), (height, width) = silhouette.shape, view.alpha.shape
+    """IoU of a view's small silhouette with the cells that points fall onto."""
     pixels, depth = view.project(points)
-    cells = np.floor(np.clip(pixels * [small_width / width, small_height / height], -1, 1e6)).astype(np.int64)
-    cells = cells[(depth > 0) & (cells >= 0).all(axis=1) & (cells < [small_width, small_height]).all(axis=1)]
-    covered = np.zeros_like(silhouette)
-    covered[cells[:, 1], cells[:, 0]] = True
+    covered = _covered(pixels[depth > 0], view, np.zeros_like(silhouette))
     return float((covered & silhouette).sum() / max(1, (covered | silhouette).sum()))
+
+
+def _covered(pixels: Float[np.ndarray, "N 2"], view: View, cells: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The cells, which share a view's picture evenly, with those set onto which some of its pixels fall."""
+    (small_height, small_width), (height, width) = cells.shape, view.alpha.shape
+    places = np.floor(np.clip(pixels * [small_width / width, small_height / height], -1, 1e6)).astype(np.int64)
+    places = places[(places >= 0).all(axis=1) & (places < [small_width, small_height]).all(axis=1)]
+    cells[places[:, 1], places[:, 0]] = True
+    return cells
 
 
 def sample_hull(

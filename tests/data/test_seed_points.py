@@ -95,10 +95,11 @@ def test_views_that_contradict_each_other_are_refused():
         seed_points(canonical, elsewhere, COLOURS, 100, radius=0.001)
 
 
-def long_body_view(azimuth_deg: float) -> View:
+def long_body_view(azimuth_deg: float, centre: tuple[float, ...] = (0.0, 0.0, 0.0)) -> View:
     """An ellipsoid along the world's y axis."""
     shell = np.random.default_rng(0).normal(size=(20_000, 3))
     shell *= np.array([0.1, 0.5, 0.1]) / np.linalg.norm(shell, axis=1, keepdims=True)
+    shell += centre
     view = View(np.zeros((80, 80), np.uint8), INTRINSICS, np.array(orbit(azimuth_deg)))
     columns, rows = np.floor(view.project(shell)[0]).astype(int).T
     view.alpha[rows, columns] = 255
@@ -117,3 +118,11 @@ def test_an_arc_of_views_says_how_the_inflated_body_leans(canonical: float, othe
     flat = off_axis_deg([])
     assert flat > 20
     assert off_axis_deg([long_body_view(azimuth) for azimuth in others]) < flat / 3
+
+
+@pytest.mark.parametrize("way", [-0.06, 0.06])
+def test_an_arc_of_views_says_how_far_away_the_inflated_body_is(way: float):
+    centre = (way, 0.0, 0.0)
+    views = [long_body_view(azimuth, centre) for azimuth in (-30.0, -15.0, 15.0, 30.0)]
+    xyz = seed_points(long_body_view(0.0, centre), views, COLOURS, 3000, radius=0.6)[0].numpy()
+    assert xyz.mean(axis=0) == pytest.approx(centre, abs=0.025)
