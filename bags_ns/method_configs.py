@@ -48,7 +48,7 @@ def _bags() -> BagsTrainerConfig:
             datamanager=BagsDataManagerConfig(dataparser=AnimalVideoDataParserConfig()), model=BagsModelConfig()
         ),
         optimizers={
-            "means": _group(1e-3, 0.05, GEOMETRY),
+            "means": _group(1e-3, 0.05, PLACES),
             "scales": _group(5e-3, 0.2, GEOMETRY),
             "quats": _group(5e-3, 0.2, GEOMETRY),
             "features_dc": _group(2e-2, 0.2, GEOMETRY),
@@ -58,6 +58,7 @@ def _bags() -> BagsTrainerConfig:
             "skinning": _group(1e-3, 0.1, RIG),
             "bone_motion": _group(2e-3, 0.02, RIG),
             "bone_table": _group(4e-3, 0.02, RIG),
+            "bone_stride": _group(4e-3, 0.02, RIG),
             "root_motion": _group(2e-3, 0.02, RIG),
             "mirror": _group(5e-3, 0.05, RIG),
             "field": _group(8e-4, 0.02, RIG),

@@ -20,6 +20,9 @@ from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rig.transforms import turned
 
+STANDS_WITHIN = 0.1
+"""An animal that moves farther as a whole, in its lengths, really goes somewhere."""
+
 
 class TrackedModel(DensifiedModel):
     """An animal that knows which frames it has met, its gait and its mirror; the pipeline says when."""
@@ -31,7 +34,6 @@ class TrackedModel(DensifiedModel):
         self.frames_entered: set[int] = set()
         self.gait_part = 0.0
         """Part of the clip in which the gait was last looked for."""
-        self.gait_period: float | None = None
         self.mirror = MirrorPlane()
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -40,7 +42,6 @@ class TrackedModel(DensifiedModel):
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
             "gait_part": self.gait_part,
-            "gait_period": self.gait_period,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ class TrackedModel(DensifiedModel):
         super().set_extra_state(state)
         self.bones_placed = state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
-        self.gait_part, self.gait_period = state.get("gait_part", 1.0), state.get("gait_period")
+        self.gait_part = state["gait_part"]
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Splatfacto's groups and those of what moves the Gaussians."""
@@ -57,8 +58,9 @@ class TrackedModel(DensifiedModel):
             return groups | {name: list(getattr(self, name).parameters()) for name in ("root_motion", "field")}
         for name in ("bones", "skinning", "root_motion", "mirror"):
             groups[name] = list(getattr(self, name).parameters())
-        groups["bone_table"] = [self.bone_motion.table]
-        groups["bone_motion"] = [p for name, p in self.bone_motion.named_parameters() if name != "table"]
+        motion = dict(self.bone_motion.named_parameters())
+        groups["bone_table"], groups["bone_stride"] = [motion.pop("table")], [motion.pop("stride")]
+        groups["bone_motion"] = list(motion.values())
         return groups
 
     def place_bones(self) -> None:
@@ -89,6 +91,11 @@ class TrackedModel(DensifiedModel):
                     self.bone_motion.continue_frame(before, neighbour, frame)
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
+
+    @property
+    def gait_period(self) -> float | None:
+        """The time after which the bones' motion repeats, as a part of the clip; None: not found."""
+        return self.bone_motion.period
 
     @property
     def span_entered(self) -> tuple[float, float]:

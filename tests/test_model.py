@@ -7,6 +7,7 @@ import torch
 from tiny_runs import STEPS, run, trainer_on
 
 from bags_ns.rig.motion import Pose
+from bags_ns.rig.parallax import across
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,19 +76,32 @@ def test_motion_explains_what_the_canonical_shape_does_not(trained):
 
 
 @contextmanager
+def a_gait(model, period=0.4):
+    """A period, whether or not that is what was found."""
+    found = model.gait_period
+    model.bone_motion.repeat_every(period)
+    try:
+        yield
+    finally:
+        model.bone_motion.repeat_every(found)
+
+
+@contextmanager
 def a_mirror(model):
     """A plane where none may have been found."""
     found = model.mirror.shift
     model.mirror.place(model.means.detach().mean(0), 0.0, 0.0, shift=0.2)
-    yield
-    model.mirror.shift = found
+    try:
+        yield
+    finally:
+        model.mirror.shift = found
 
 
 def test_every_group_gets_a_gradient(trained):
     model = trained.model.train()
     for parameter in model.parameters():
         parameter.grad = None
-    with a_mirror(model):
+    with a_mirror(model), a_gait(model):
         sum(model.training_losses(trained.pipeline.datamanager.next_frames(2)).values()).backward()
     for name, parameters in model.get_param_groups().items():
         if name != "features_rest":  # empty at degree 0
@@ -99,14 +113,16 @@ def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(tra
     assert model.gait_part == 1
     found = model.gait_period
     try:
-        for model.gait_period in (None, 0.4):
+        for period in (None, 0.4):
+            model.bone_motion.repeat_every(period)
             assert ("gait" in model.training_losses(frames)) == (model.gait_period is not None)
         fresh = trainer_on(clip, tmp_path).model
         assert not fresh.gait_part
-        fresh.set_extra_state(model.get_extra_state())
+        for mine, theirs in ((fresh, model), (fresh.bone_motion, model.bone_motion)):
+            mine.set_extra_state(theirs.get_extra_state())
         assert fresh.gait_part == 1 and fresh.gait_period == 0.4
     finally:
-        model.gait_period = found
+        model.bone_motion.repeat_every(found)
 
 
 def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known(clip, tmp_path):
@@ -115,7 +131,7 @@ def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known
     model.enter_frames(range(1, 5), 2)
     with torch.no_grad():
         motion.table.normal_(generator=torch.Generator().manual_seed(0))
-        model.gait_period = 2 * motion.mean_spacing
+        motion.repeat_every(2 * motion.mean_spacing)
         model.enter_frames(range(6), 2)
         for last, entered, earlier in ((4, 5, (2, 3)), (1, 0, (3, 2))):
             now, then = motion(knots[[last, entered]]), motion(knots[list(earlier)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,10 @@ from bags_ns.rig.transforms import rigid, rigid_about, so3_exp
 
 TRACKING_DAMPING = 0.7
 """Part of the last frame's speed that a frame starts with when it enters: limbs also slow down and turn back."""
+STRIDE_ROWS = 16
+"""Rows of the table of one stride."""
+STRIDE_BENDING = 1e-2
+"""What the bending of a stride counts against how far it is from the motion that it is fitted to: it fills phases without a frame."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,18 @@ class FourierTimeCode(nn.Module):
         return torch.cat([times[:, None], phases.sin(), phases.cos()], dim=1)
 
 
+def stride_weights(times: Float[Tensor, " K"], period: float) -> Float[Tensor, "K S"]:
+    """What each of the `STRIDE_ROWS` rows of a stride, evenly over a period and then again from the first, counts at `times`."""
+    phases = (times / period) % 1.0
+    ends = interpolation_weights(torch.linspace(0, 1, STRIDE_ROWS + 1, device=times.device), phases)
+    return torch.cat([ends[:, :1] + ends[:, -1:], ends[:, 1:-1]], dim=1)
+
+
 class BoneMotion(nn.Module):
     """Twists of the bones over time: a network of a Fourier time code, plus a table over the frames that is interpolated.
 
-    A twist is [rotation vector, translation of the bone's centre]; both parts start at zero.
+    A twist is [rotation vector, translation of the bone's centre]. Where the motion has a period, a table of one stride is
+    added: what all strides have in common is one thing to learn, from all their frames, and goes on where frames are missing.
     """
 
     knots: Tensor
@@ -103,6 +116,8 @@ class BoneMotion(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.table = nn.Parameter(torch.zeros(len(knots), num_bones, 6))
+        self.stride = nn.Parameter(torch.zeros(STRIDE_ROWS, num_bones, 6))
+        self.period: float | None = None
         self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
@@ -118,7 +133,7 @@ class BoneMotion(nn.Module):
         times = torch.cat([self.canonical_time[None].to(times), times])
         smooth = self.head(self.network(self.code(times)))
         moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
-        weights, table = interpolation_weights(self.knots, times), self.table.flatten(1)
+        weights, table = self._weights(times), self._rows()
         by_frame = (weights[1:] - weights[:1]) @ table
         by_time = torch.where(moving[:, None], smooth[1:], smooth[:1])
         if self.canonical_learns:
@@ -129,6 +144,32 @@ class BoneMotion(nn.Module):
             by_time = by_time - smooth[:1]
         twists = (by_time + by_frame).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The period, and whether the canonical pose learns."""
+        return {"period": self.period, "canonical_learns": self.canonical_learns}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.period, self.canonical_learns = state["period"], state["canonical_learns"]
+
+    @torch.no_grad()
+    def repeat_every(self, period: float | None, span: tuple[float, float] = (0.0, 1.0)) -> None:
+        """Sets the period (a part of the clip; None: the motion has none). No frame's pose changes.
+
+        The table of a stride starts from what the strides within a `span` of the clip have in common.
+        """
+        poses = self._raw(self.knots).flatten(1)
+        self.period = period
+        self.stride.zero_()
+        if period is not None:
+            known = (self.knots >= span[0]) & (self.knots <= span[1])
+            weights = stride_weights(self.knots[known], period)
+            turn = torch.eye(STRIDE_ROWS, device=weights.device)
+            bending = turn.roll(1, 0) - 2 * turn + turn.roll(-1, 0)
+            normal = weights.T @ weights + STRIDE_BENDING * (bending.T @ bending + 1e-3 * turn)
+            self.stride.copy_(torch.linalg.solve(normal, weights.T @ poses[known]).view_as(self.stride))
+        self.table += (poses - self._raw(self.knots).flatten(1)).view_as(self.table)
 
     @torch.no_grad()
     def settle(self) -> Float[Tensor, "B 6"]:
@@ -170,7 +211,36 @@ class BoneMotion(nn.Module):
     def _raw(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:
         """Twists at `times` before they are put into the gauge."""
         smooth = self.head(self.network(self.code(times)))
-        return (smooth + interpolation_weights(self.knots, times) @ self.table.flatten(1)).unflatten(1, (-1, 6))
+        return (smooth + self._weights(times) @ self._rows()).unflatten(1, (-1, 6))
+
+    def _weights(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K R"]:
+        """What each row of the tables counts at `times`."""
+        of_frames = interpolation_weights(self.knots, times)
+        if self.period is None:
+            return of_frames
+        within = times.clamp(self.knots[0], self.knots[-1])  # beyond the clip, the pose at its end
+        return torch.cat([of_frames, stride_weights(within, self.period)], dim=1)
+
+    def _rows(self) -> Float[Tensor, "R C"]:
+        """The rows of the tables: of the frames and, where there is a period, of a stride."""
+        tables = [self.table] if self.period is None else [self.table, self.stride]
+        return torch.cat(tables).flatten(1)
+
+    @torch.no_grad()
+    def bends(self) -> Float[Tensor, " E"]:
+        """The times, ascending, between which what the tables say is linear."""
+        if self.period is None:
+            return self.knots
+        step = self.period / STRIDE_ROWS
+        of_stride = step * torch.arange(int(1 / step) + 1, device=self.knots.device)
+        inside = (of_stride > self.knots[0]) & (of_stride < self.knots[-1])
+        return torch.cat([self.knots, of_stride[inside]]).unique()
+
+    @torch.no_grad()
+    def tables_at(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K C"]:
+        """What the tables say at `times`, less what they say at the canonical time."""
+        weights = self._weights(torch.cat([self.canonical_time[None].to(times), times]))
+        return (weights[1:] - weights[:1]) @ self._rows()
 
 
 def bone_transforms(
@@ -218,6 +288,14 @@ class RootMotion(nn.Module):
         """Learned [rotation vector, translation] on top of path and turns; exactly zero at the canonical time."""
         return self._weights(times)[1] @ self.table
 
+    @torch.no_grad()
+    def tables_at(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 12"]:
+        """Learned rotation vector, translation with the path, given turn and zeros at `times`: two twists."""
+        weights, differences = self._weights(times)
+        turned, moved = (differences @ self.table).split(3, dim=1)
+        path, turns = weights @ self.path, weights @ self.turns
+        return torch.cat([turned, moved + path, turns, torch.zeros_like(path)], dim=1)
+
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 4 4"]:
         """T_world_object at `times`."""
         weights, differences = self._weights(times)
@@ -241,12 +319,12 @@ class FixedMotion:
     def __init__(self, bones: BoneMotion, root: RootMotion, centers: Float[Tensor, "B 3"]) -> None:
         self._bones = bones
         self._rest = self._hidden(bones.canonical_time[None])
-        self._hats = _hat_ends(bones.knots)
-        of_bones = torch.cat([bones.head.weight.T, _less_canonical(bones, bones.table.flatten(1))])
+        times = bones.bends()
+        self._hats = _hat_ends(times)
+        of_bones = torch.cat([bones.head.weight.T, bones.tables_at(times)])
         of_bones = of_bones.unflatten(1, (-1, 6))
         of_bones = (of_bones - of_bones.mean(dim=1, keepdim=True)).flatten(1)
-        turned, moved = _less_canonical(root, root.table).split(3, dim=1)
-        of_root = torch.cat([turned, moved + root.path, root.turns, torch.zeros_like(root.path)], dim=1)
+        of_root = root.tables_at(times)
         of_root = torch.nn.functional.pad(of_root, (0, 0, self._rest.shape[1], 0))  # the network does not move the root
         self._rows = torch.cat([of_bones, of_root], dim=1)
         self._pivots = torch.nn.functional.pad(centers, (0, 0, 0, 2))
@@ -260,8 +338,3 @@ class FixedMotion:
         twists = (torch.cat(features, dim=1) @ self._rows).view(-1, 6)
         transforms = rigid_about(so3_exp(twists[:, :3]), twists[:, 3:], self._pivots)
         return transforms[:-2], transforms[-2] @ transforms[-1]
-
-
-def _less_canonical(motion: BoneMotion | RootMotion, table: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
-    """A table's rows less that of the canonical time."""
-    return table - interpolation_weights(motion.knots, motion.canonical_time[None]) @ table
