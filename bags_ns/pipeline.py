@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -39,6 +39,8 @@ GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
 MIRROR_TRIAL = 0.05
 """Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
+DEPTH_SETTLINGS = 20
+"""So often in a run the animal's distance from the canonical camera is set right."""
 STANDS_ALIKE = math.radians(15)
 """The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128
@@ -90,6 +92,8 @@ class BagsPipeline(VanillaPipeline):
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
+        if step % max(1, self.model.run_length // DEPTH_SETTLINGS) == 0 and self._sees_depth():
+            self.model.settle_depth(self._camera_positions(), self.datamanager.clip.canonical_index)
         progress = self.model.progress
         frames = self.datamanager.next_frames(self.config.frames_per_step)
         losses = self.model.training_losses(frames)
@@ -181,11 +185,19 @@ class BagsPipeline(VanillaPipeline):
         angle = math.degrees(math.atan(slope))
         say(f"Says the prior: the body stands {angle:+.0f} degrees out of the picture (right end away: positive).")
 
-    def _sees_one_side(self) -> bool:
-        """Whether the directions from the cameras to the animal are too alike to tell depth."""
-        positions = self.datamanager.train_dataset.cameras.camera_to_worlds[:, :3, 3]
-        directions = self.model.means.detach().mean(dim=0).to(positions) - positions
-        return widest_angle(torch.nn.functional.normalize(directions, dim=-1).double().cpu().numpy()) < ALIKE_SPREAD
+    def _camera_positions(self) -> Float[Tensor, "T 3"]:
+        return self.datamanager.train_dataset.cameras.camera_to_worlds[:, :3, 3].to(self.device)
+
+    def _sees_one_side(self, frames: Sequence[int] | None = None) -> bool:
+        """Whether the directions from the cameras (of some frames) to the animal are too alike to tell depth."""
+        positions = self._camera_positions() if frames is None else self._camera_positions()[list(frames)]
+        directions = torch.nn.functional.normalize(self.model.means.detach().mean(dim=0) - positions, dim=-1)
+        return widest_angle(directions.double().cpu().numpy()) < ALIKE_SPREAD
+
+    def _sees_depth(self) -> bool:
+        """Whether bones follow an animal whose cameras so far, which are known, look from different sides."""
+        model = self.model
+        return model.bones_placed and model.cameras_known and not self._sees_one_side(sorted(model.frames_entered))
 
     def _look_for_gait(self, phase: Phase) -> None:
         """Lets the model look for its gait when it is time to, and says what it found."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 from torch.nn import Parameter
@@ -17,6 +17,7 @@ from bags_ns.recurrence import Recurrence
 from bags_ns.rig.deformation import apply_transforms, blend_transforms
 from bags_ns.rig.gait import gait_period
 from bags_ns.rig.motion import bone_transforms
+from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rig.transforms import turned
 
@@ -121,7 +122,8 @@ class TrackedModel(DensifiedModel):
         self.gait_part = part
         self.eval()
         recurrence = Recurrence(self, frames, self.span_entered)
-        self.gait_period = gait_period(self.bone_motion, recurrence, self.span_entered)
+        period = gait_period(self.bone_motion, recurrence, self.span_entered)
+        self.bone_motion.repeat_every(period, self.span_entered)
         if self.gait_period is not None and with_mirror:
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
         self.train()
@@ -132,6 +134,31 @@ class TrackedModel(DensifiedModel):
         self.eval()
         self.mirror.judge(self.gait_period, Recurrence(self, frames))
         self.train()
+
+    @torch.no_grad()
+    def settle_depth(self, positions: Float[Tensor, "T 3"], canonical_index: int) -> None:
+        """Puts the animal nearer to the distance from the canonical camera at which it moves least as a whole; its pictures stay.
+
+        Gaussians and bones each have a place of their own: it takes them long to go there one by one.
+
+        Args:
+            positions: of the cameras of all frames, in the world.
+            canonical_index: of the frame in whose pose the animal is.
+        """
+        frames = sorted(self.frames_entered)
+        canonical, positions = frames.index(canonical_index), positions[frames]
+        ways = self.root_motion.table[frames, 3:]
+        if float(ways.norm(dim=-1).max()) > STANDS_WITHIN:
+            return
+        middle, position = self.means.mean(dim=0), positions[canonical]
+        rays = torch.nn.functional.normalize(middle + ways - positions, dim=-1)
+        error = depth_error(ways, rays, rays[canonical])
+        growth = 1 + error / (middle - position).norm()
+        for places in (self.gauss_params["means"], self.bones.centers, self.mirror.point):
+            places.copy_(position + growth * (places - position))
+        for log_scales in (self.gauss_params["scales"], self.bones.log_scales):
+            log_scales.add_(growth.log())
+        self.root_motion.table[frames, 3:] = ways - error * (across(rays) @ rays[canonical])
 
     def free_canonical_pose(self) -> None:
         """From now on the canonical frame has a pose to learn, as any other; its change goes into the shape.

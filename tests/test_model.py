@@ -141,17 +141,13 @@ def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known
 
 def test_a_mirror_is_on_trial_for_a_part_of_the_run(trained):
     model, pipeline = trained.model, trained.pipeline
-    period, model.gait_period = model.gait_period, 0.4
-    try:
-        with a_mirror(model):
-            model.mirror.on_trial = True
-            pipeline.prepare_phase(0.62)
-            assert model.mirror.on_trial and model.mirror.shift == 0.2
-            pipeline.prepare_phase(0.7)
-            assert not model.mirror.on_trial and model.mirror.shift is None, "placed anywhere, it explains nothing"
-    finally:
-        model.gait_period = period
-        pipeline.prepare_phase(1.0)
+    with a_gait(model), a_mirror(model):
+        model.mirror.on_trial = True
+        pipeline.prepare_phase(0.62)
+        assert model.mirror.on_trial and model.mirror.shift == 0.2
+        pipeline.prepare_phase(0.7)
+        assert not model.mirror.on_trial and model.mirror.shift is None, "placed anywhere, it explains nothing"
+    pipeline.prepare_phase(1.0)
 
 
 def test_a_mirror_shows_the_side_that_a_frame_hides(trained):
@@ -232,3 +228,34 @@ def test_empty_pixels_are_far(trained):
     outputs = model.get_outputs_for_camera(trained.pipeline.datamanager.train_image(0)[0])
     empty = outputs["accumulation"] == 0
     assert empty.any() and outputs["depth"][empty].min() >= outputs["depth"][~empty].max()
+
+
+@torch.no_grad()
+def test_an_animal_that_seems_to_move_is_put_where_it_stands_and_looks_the_same_from_its_canonical_camera(
+    clip, tmp_path
+):
+    model = trainer_on(clip, tmp_path).model
+    count, canonical = len(model.clip_times), 2
+    angles = torch.deg2rad(torch.linspace(-40, 20, count))
+    positions = 3 * torch.stack([angles.sin(), -angles.cos(), torch.zeros(count)], dim=1)
+    middle = model.means.mean(0)
+    rays = torch.nn.functional.normalize(middle - positions, dim=1)
+
+    def directions() -> torch.Tensor:
+        places = model.means.mean(0) + model.root_motion.table[:, 3:]
+        return torch.nn.functional.normalize(places - positions, dim=1)
+
+    model.enter_frames(range(count), canonical)
+    model.root_motion.table[:, 3:] = 0.05 * (across(rays) @ rays[canonical])
+    before, seen = model.means - positions[canonical], directions()
+    for _ in range(5):
+        model.settle_depth(positions, canonical)
+    after = model.means - positions[canonical]
+    assert torch.allclose(after / after.norm(dim=1, keepdim=True), before / before.norm(dim=1, keepdim=True), atol=1e-5)
+    assert (model.means.mean(0) - middle) @ rays[canonical] == pytest.approx(0.05, abs=5e-3)
+    assert model.root_motion.table[:, 3:].norm(dim=1).max() < 5e-3
+    assert torch.allclose(directions(), seen, atol=2e-3)
+    model.root_motion.table[:, 3] = 0.3 * torch.linspace(-1, 1, count)
+    walking = model.means.clone()
+    model.settle_depth(positions, canonical)
+    assert torch.equal(model.means, walking), "it really goes somewhere"
