@@ -147,7 +147,7 @@ class TrackedModel(DensifiedModel):
         """
         frames = sorted(self.frames_entered)
         canonical, positions = frames.index(canonical_index), positions[frames]
-        ways = self.root_motion.table[frames, 3:]
+        ways = self.root_motion.change(self.root_motion.knots[frames])[:, 3:]
         if float(ways.norm(dim=-1).max()) > STANDS_WITHIN:
             return
         middle, position = self.means.mean(dim=0), positions[canonical]
@@ -158,7 +158,7 @@ class TrackedModel(DensifiedModel):
             places.copy_(position + growth * (places - position))
         for log_scales in (self.gauss_params["scales"], self.bones.log_scales):
             log_scales.add_(growth.log())
-        self.root_motion.table[frames, 3:] = ways - error * (across(rays) @ rays[canonical])
+        self.root_motion.table[frames, 3:] -= error * (across(rays) @ rays[canonical])
 
     def free_canonical_pose(self) -> None:
         """From now on the canonical frame has a pose to learn, as any other; its change goes into the shape.
