@@ -3,8 +3,8 @@
 Where the cameras see the animal from all round, points fill the part of a ball that the canonical silhouette and nearly
 all others allow. Where they do not (a fixed camera, or one that walks along one side), silhouettes say little about
 depth; the canonical one is inflated: its half-thickness at each pixel is that of the union of the balls that fit in the
-silhouette, so that a disc becomes a ball, a stripe a cylinder, and a body as thick as it is high. Views from an arc say how
-far its plane leans towards the camera.
+silhouette, so that a disc becomes a ball and a stripe a cylinder; points are spread over somewhat less, since bodies are
+narrower than they are high. Views from an arc say how far its plane leans towards the camera, and how far away it is.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PUSHES = np.linspace(-0.1, 0.1, 21)
 """Ways along the canonical camera's rays that are tried, in lengths of the animal."""
 LEAN_SIDE, LEAN_POINTS = 96, 5_000
 """Resolution in pixels, and number of points, at which they are compared with the other silhouettes."""
+THICKNESS = 0.8
+"""Part of the inflated thickness that points are given: bodies are narrower than they are high."""
 INFLATION_SIDE = 256
 """Resolution in pixels, of the longer side, at which a silhouette is inflated."""
 
@@ -195,7 +197,7 @@ def sample_inflated(
     rows, columns = np.divmod(picked, inside.shape[1])
     pixels = np.stack([columns, rows], axis=1) + generator.uniform(0.001, 0.999, (num_points, 2))
     middle = float(view.project(centre[None])[1][0])
-    half = thickness[picked] * middle / view.intrinsics[0, 0]
+    half = THICKNESS * thickness[picked] * middle / view.intrinsics[0, 0]
     # On the surface, front and back: what lies inside is never seen.
     side = generator.choice([-1.0, 1.0], num_points) * generator.uniform(0.8, 1.0, num_points)
     return view.unproject(pixels, middle + side * half)

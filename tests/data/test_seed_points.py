@@ -6,7 +6,7 @@ import torch
 from drawn_clips import draw, orbit
 
 from bags_ns.data.images import DataError
-from bags_ns.data.seed_points import View, direction_spread, inflate, scene_centre, seed_points
+from bags_ns.data.seed_points import THICKNESS, View, direction_spread, inflate, scene_centre, seed_points
 
 FOCAL = 100.0
 INTRINSICS = np.array([[FOCAL, 0, 40], [0, FOCAL, 40], [0, 0, 1.0]])
@@ -46,8 +46,8 @@ def test_inflating_takes_the_exact_union_of_balls_so_that_it_is_the_same_each_ti
 
 
 # A hull is filled: a ball of radius .4 has a spread of .4 / sqrt(5) along every axis. An inflated silhouette is covered:
-# evenly over the disc (.4 / 2), and .8 to 1 of the half-thickness away from its plane (.4 sqrt(E[s^2] / 2)).
-FILLED, COVERED = [0.4 / 5**0.5] * 3, [0.4 * (0.5 * 0.8133) ** 0.5, 0.2, 0.2]
+# evenly over the disc (.4 / 2), and .8 to 1 of the half-thickness away from its plane (.4 sqrt(E[s^2] / 2)), flattened.
+FILLED, COVERED = [0.4 / 5**0.5] * 3, [THICKNESS * 0.4 * (0.5 * 0.8133) ** 0.5, 0.2, 0.2]
 
 
 @pytest.mark.parametrize(
