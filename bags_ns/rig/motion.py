@@ -134,15 +134,15 @@ class BoneMotion(nn.Module):
         smooth = self.head(self.network(self.code(times)))
         moving = times[1:] != times[0]  # products over many rows may round differently: exact at the canonical time
         weights, table = self._weights(times), self._rows()
-        by_frame = (weights[1:] - weights[:1]) @ table
+        by_tables = (weights[1:] - weights[:1]) @ table
         by_time = torch.where(moving[:, None], smooth[1:], smooth[:1])
         if self.canonical_learns:
             held = table.detach()
-            by_frame = (weights[1:] - weights[:1]) @ held + weights[1:] @ (table - held)
+            by_tables = (weights[1:] - weights[:1]) @ held + weights[1:] @ (table - held)
             by_time = by_time - smooth[:1].detach()
         else:
             by_time = by_time - smooth[:1]
-        twists = (by_time + by_frame).unflatten(1, (-1, 6))
+        twists = (by_time + by_tables).unflatten(1, (-1, 6))
         return twists - twists.mean(dim=1, keepdim=True)
 
     def get_extra_state(self) -> dict[str, Any]:
