@@ -46,7 +46,7 @@ class BagsModelConfig(DensifiedModelConfig):
     """Gaussians, drawn at random each step, whose distance to such pixels is measured."""
     reach_pixels: int = 256
     """Empty pixels of each frame, drawn at random each step."""
-    rigidity_loss_mult: float = 0.2
+    rigidity_loss_mult: float = 0.05
     """Weight of the rigidity of the deformation (squared distance of its Jacobian to a rotation)."""
     rigidity_samples: int = 2048
     """Gaussians, drawn at random each step, on which rigidity and bone placement are measured."""
