@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -92,8 +92,7 @@ class BagsPipeline(VanillaPipeline):
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
-        if step % max(1, self.model.run_length // DEPTH_SETTLINGS) == 0 and self._sees_depth():
-            self.model.settle_depth(self._camera_positions(), self.datamanager.clip.canonical_index)
+        self._settle_depth(step)
         progress = self.model.progress
         frames = self.datamanager.next_frames(self.config.frames_per_step)
         losses = self.model.training_losses(frames)
@@ -188,16 +187,20 @@ class BagsPipeline(VanillaPipeline):
     def _camera_positions(self) -> Float[Tensor, "T 3"]:
         return self.datamanager.train_dataset.cameras.camera_to_worlds[:, :3, 3].to(self.device)
 
-    def _sees_one_side(self, frames: Sequence[int] | None = None) -> bool:
-        """Whether the directions from the cameras (of some frames) to the animal are too alike to tell depth."""
-        positions = self._camera_positions() if frames is None else self._camera_positions()[list(frames)]
+    def _sees_one_side(self, positions: Float[Tensor, "C 3"]) -> bool:
+        """Whether the directions from cameras to the animal are too alike to tell depth."""
         directions = torch.nn.functional.normalize(self.model.means.detach().mean(dim=0) - positions, dim=-1)
         return widest_angle(directions.double().cpu().numpy()) < ALIKE_SPREAD
 
-    def _sees_depth(self) -> bool:
-        """Whether bones follow an animal whose cameras so far, which are known, look from different sides."""
+    def _settle_depth(self, step: int) -> None:
+        """Now and then, once bones follow the animal: its distance, where known cameras have seen it from different sides."""
         model = self.model
-        return model.bones_placed and model.cameras_known and not self._sees_one_side(sorted(model.frames_entered))
+        due = step % max(1, model.run_length // DEPTH_SETTLINGS) == 0
+        if not (due and model.bones_placed and model.cameras_known):
+            return
+        positions = self._camera_positions()
+        if not self._sees_one_side(positions[sorted(model.frames_entered)]):
+            model.settle_depth(positions, self.datamanager.clip.canonical_index, model.config.root_loss_scale)
 
     def _look_for_gait(self, phase: Phase) -> None:
         """Lets the model look for its gait when it is time to, and says what it found."""
@@ -239,7 +242,12 @@ class BagsPipeline(VanillaPipeline):
         can_tell = self.prior is not None and self.prior.camera.views_per_ring == 1
         if is_fresh and can_tell and self.config.turn_from_prior and not model.cameras_known:
             self.start_turn()
-        if is_fresh and self.prior is not None and self.config.slope_from_prior and self._sees_one_side():
+        if (
+            is_fresh
+            and self.prior is not None
+            and self.config.slope_from_prior
+            and self._sees_one_side(self._camera_positions())
+        ):
             self.start_slope()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES

@@ -21,9 +21,6 @@ from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rig.transforms import turned
 
-STANDS_WITHIN = 0.1
-"""An animal that moves farther as a whole, in its lengths, really goes somewhere."""
-
 
 class TrackedModel(DensifiedModel):
     """An animal that knows which frames it has met, its gait and its mirror; the pipeline says when."""
@@ -136,7 +133,7 @@ class TrackedModel(DensifiedModel):
         self.train()
 
     @torch.no_grad()
-    def settle_depth(self, positions: Float[Tensor, "T 3"], canonical_index: int) -> None:
+    def settle_depth(self, positions: Float[Tensor, "T 3"], canonical_index: int, most: float) -> None:
         """Puts the animal nearer to the distance from the canonical camera at which it moves least as a whole; its pictures stay.
 
         Gaussians and bones each have a place of their own: it takes them long to go there one by one.
@@ -144,11 +141,12 @@ class TrackedModel(DensifiedModel):
         Args:
             positions: of the cameras of all frames, in the world.
             canonical_index: of the frame in whose pose the animal is.
+            most: an animal that moves farther as a whole really goes somewhere, and stays where it is.
         """
         frames = sorted(self.frames_entered)
         canonical, positions = frames.index(canonical_index), positions[frames]
         ways = self.root_motion.change(self.root_motion.knots[frames])[:, 3:]
-        if float(ways.norm(dim=-1).max()) > STANDS_WITHIN:
+        if float(ways.norm(dim=-1).max()) > most:
             return
         middle, position = self.means.mean(dim=0), positions[canonical]
         rays = torch.nn.functional.normalize(middle + ways - positions, dim=-1)

@@ -233,28 +233,27 @@ def lean(points: Float[np.ndarray, "N 3"], view: View, slope: float) -> Float[np
 
 
 def _small_silhouette(view: View) -> Bool[np.ndarray, "h w"]:
-    """The cells, at most `LEAN_SIDE` along the longer side, onto which pixels of a view's silhouette fall."""
-    height, width = view.alpha.shape
-    scale = min(1.0, LEAN_SIDE / max(height, width))
-    silhouette = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), bool)
+    """The cells of a view's picture onto which pixels of its silhouette fall."""
     rows, columns = np.nonzero(view.alpha >= FOREGROUND)
-    return _covered(np.stack([columns, rows], axis=1) + 0.5, view, silhouette)
+    return _covered(np.stack([columns, rows], axis=1) + 0.5, view)
 
 
 def _overlap(points: Float[np.ndarray, "N 3"], view: View, silhouette: Bool[np.ndarray, "h w"]) -> float:
-    """IoU of a view's small silhouette with the cells that points fall onto."""
+    """IoU of a view's small silhouette with the cells onto which points fall."""
     pixels, depth = view.project(points)
-    covered = _covered(pixels[depth > 0], view, np.zeros_like(silhouette))
+    covered = _covered(pixels[depth > 0], view)
     return float((covered & silhouette).sum() / max(1, (covered | silhouette).sum()))
 
 
-def _covered(pixels: Float[np.ndarray, "N 2"], view: View, cells: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The cells, which share a view's picture evenly, with those set onto which some of its pixels fall."""
-    (small_height, small_width), (height, width) = cells.shape, view.alpha.shape
-    places = np.floor(np.clip(pixels * [small_width / width, small_height / height], -1, 1e6)).astype(np.int64)
-    places = places[(places >= 0).all(axis=1) & (places < [small_width, small_height]).all(axis=1)]
-    cells[places[:, 1], places[:, 0]] = True
-    return cells
+def _covered(pixels: Float[np.ndarray, "N 2"], view: View) -> Bool[np.ndarray, "h w"]:
+    """Which cells of a view's picture, at most `LEAN_SIDE` along its longer side, hold some of the pixels."""
+    size = np.array(view.alpha.shape[::-1])
+    cells = np.maximum(1, np.rint(size * min(1.0, LEAN_SIDE / size.max()))).astype(np.int64)
+    places = np.floor(np.clip(pixels * cells / size, -1, 1e6)).astype(np.int64)
+    columns, rows = places[((places >= 0) & (places < cells)).all(axis=1)].T
+    covered = np.zeros(cells[::-1], bool)
+    covered[rows, columns] = True
+    return covered
 
 
 def sample_hull(

@@ -165,9 +165,10 @@ class BoneMotion(nn.Module):
         if period is not None:
             known = (self.knots >= span[0]) & (self.knots <= span[1])
             weights = stride_weights(self.knots[known], period)
-            turn = torch.eye(STRIDE_ROWS, device=weights.device)
-            bending = turn.roll(1, 0) - 2 * turn + turn.roll(-1, 0)
-            normal = weights.T @ weights + STRIDE_BENDING * (bending.T @ bending + 1e-3 * turn)
+            identity = torch.eye(STRIDE_ROWS, device=weights.device)
+            bending = identity.roll(1, 0) - 2 * identity + identity.roll(-1, 0)
+            # A little of the identity, for what no frame is near and does not bend.
+            normal = weights.T @ weights + STRIDE_BENDING * (bending.T @ bending + 1e-3 * identity)
             self.stride.copy_(torch.linalg.solve(normal, weights.T @ poses[known]).view_as(self.stride))
         self.table += (poses - self._raw(self.knots).flatten(1)).view_as(self.table)
 
@@ -288,20 +289,17 @@ class RootMotion(nn.Module):
         """Learned [rotation vector, translation] on top of path and turns; exactly zero at the canonical time."""
         return self._weights(times)[1] @ self.table
 
-    @torch.no_grad()
-    def tables_at(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 12"]:
-        """Learned rotation vector, translation with the path, given turn and zeros at `times`: two twists."""
+    def tables_at(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 9"]:
+        """Learned rotation vector, translation with the path, and given turn at `times`."""
         weights, differences = self._weights(times)
         turned, moved = (differences @ self.table).split(3, dim=1)
-        path, turns = weights @ self.path, weights @ self.turns
-        return torch.cat([turned, moved + path, turns, torch.zeros_like(path)], dim=1)
+        return torch.cat([turned, moved + weights @ self.path, weights @ self.turns], dim=1)
 
     def forward(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 4 4"]:
         """T_world_object at `times`."""
-        weights, differences = self._weights(times)
-        change = differences @ self.table
-        learned, given = so3_exp(torch.stack([change[:, :3], weights @ self.turns]))
-        return rigid(learned @ given, weights @ self.path + change[:, 3:])
+        turned, moved, turns = self.tables_at(times).split(3, dim=1)
+        learned, given = so3_exp(torch.stack([turned, turns]))
+        return rigid(learned @ given, moved)
 
     @torch.no_grad()
     def continue_frame(self, before: int, last: int, target: int) -> None:
@@ -325,7 +323,8 @@ class FixedMotion:
         of_bones = of_bones.unflatten(1, (-1, 6))
         of_bones = (of_bones - of_bones.mean(dim=1, keepdim=True)).flatten(1)
         of_root = root.tables_at(times)
-        of_root = torch.nn.functional.pad(of_root, (0, 0, self._rest.shape[1], 0))  # the network does not move the root
+        # Two twists, of which the second only turns; the network does not move the root.
+        of_root = torch.nn.functional.pad(of_root, (0, 3, self._rest.shape[1], 0))
         self._rows = torch.cat([of_bones, of_root], dim=1)
         self._pivots = torch.nn.functional.pad(centers, (0, 0, 0, 2))
 
