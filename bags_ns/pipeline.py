@@ -27,7 +27,7 @@ from bags_ns.priors.standing import NUM_FRAMES, Shown, find_slope
 from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
 from bags_ns.progress import progress_bar, say
-from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule
+from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule, entry_order
 
 MOVED = 0.05
 """Relative change of the animal's distance after which a frame's conditioning is made anew."""
@@ -37,6 +37,8 @@ GAIT_PARTS = (0.5, 0.75)
 """Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
 GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
+GAP_FRAMES = 8
+"""Frames beyond a gap that are compared with the animal as it was before it."""
 MIRROR_TRIAL = 0.05
 """Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 DEPTH_SETTLINGS = 20
@@ -82,6 +84,8 @@ class BagsPipeline(VanillaPipeline):
 
         super().__init__(config, device, **kwargs)  # type: ignore[arg-type]  nerfstudio itself gives both
         self.prior = prior
+        clip = self.datamanager.clip
+        self._entry_order = entry_order(clip.times.tolist(), clip.canonical_index)
         self._frames: FrameWindow | None = None
         self._sampled = SampledViews(config.prior.views)
         self._references: dict[int, Reference] = {}
@@ -202,8 +206,8 @@ class BagsPipeline(VanillaPipeline):
         if not self._sees_one_side(positions[sorted(model.frames_entered)]):
             model.settle_depth(positions, self.datamanager.clip.canonical_index, model.config.root_loss_scale)
 
-    def _look_for_gait(self, phase: Phase) -> None:
-        """Lets the model look for its gait when it is time to, and says what it found."""
+    def _look_for_gait(self, phase: Phase, before_gap: bool) -> None:
+        """Lets the model look for its gait when it is time to, also before it crosses a gap, and says what it found."""
         model, clip = self.model, self.datamanager.clip
         if not model.frames_entered or not model.config.gait_loss_mult or model.field is not None:
             return
@@ -211,8 +215,9 @@ class BagsPipeline(VanillaPipeline):
             part = 1.0
         else:
             entered = len(model.frames_entered)
+            due = [*GAIT_PARTS, entered / len(clip.times)] if before_gap else GAIT_PARTS
             can_tell = entered >= GAIT_LEAST_FRAMES
-            part = max((part for part in GAIT_PARTS if can_tell and part <= entered / len(clip.times)), default=0.0)
+            part = max((part for part in due if can_tell and part <= entered / len(clip.times)), default=0.0)
         if part <= model.gait_part or (phase is not Phase.JOINT and model.gait_period is not None):
             return
         say("Looking for the gait.")
@@ -255,12 +260,16 @@ class BagsPipeline(VanillaPipeline):
             model.place_bones()
         if phase is Phase.JOINT:
             model.free_canonical_pose()
+        clip = self.datamanager.clip
+        frames = phases.window(progress, self._entry_order)
+        takes = model.new_takes(frames.active)
         if phase is not Phase.CANONICAL:
-            self._look_for_gait(phase)
+            self._look_for_gait(phase, before_gap=bool(takes))
         if model.mirror.on_trial and progress >= phases.bones_end + MIRROR_TRIAL:
             self._judge_mirror()
-        clip = self.datamanager.clip
-        frames = phases.window(progress, clip.canonical_index, len(clip.times))
+        for take in takes:
+            beyond = take[:GAP_FRAMES]
+            model.look_back(beyond, (self.datamanager.train_image(frame) for frame in beyond))
         if frames != self._frames:
             model.enter_frames(frames.active, clip.canonical_index)
             self.datamanager.set_active_frames(frames.active, frames.newest)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate, pairwise
+from statistics import median
 
 
 class Phase(IntEnum):
@@ -44,6 +47,35 @@ NEWEST_FRAMES = 2
 """Frames at each end of the growing window that get half of the attention."""
 
 
+GAP = 3.0
+"""Frames that lie farther apart than so many times the usual have a gap between them."""
+
+
+def takes(times: Sequence[float]) -> list[int]:
+    """Which take each frame of a clip belongs to: from the first, a new one begins after every gap in the ascending `times`."""
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    result = [0]
+    for step in steps:
+        result.append(result[-1] + (step > GAP * median(steps)))
+    return result
+
+
+def entry_order(times: Sequence[float], canonical_index: int) -> list[int]:
+    """How late each frame of a clip enters, the canonical one first: those of its take outward, then those beyond its gaps.
+
+    So a whole take is known, and maybe its gait, before a gap is crossed.
+    """
+    take = takes(times)
+    gaps = [abs(each - take[canonical_index]) for each in take]
+    distances = [0] * len(times)  # from where the window comes into each take
+    for outward, frames in ((1, range(canonical_index + 1, len(times))), (-1, range(canonical_index - 1, -1, -1))):
+        for frame in frames:
+            distances[frame] = distances[frame - outward] + 1 if take[frame] == take[frame - outward] else 0
+    lengths = [1 + max(d for d, g in zip(distances, gaps, strict=True) if g == level) for level in range(max(gaps) + 1)]
+    starts = [0, *accumulate(lengths)]
+    return [starts[g] + d for d, g in zip(distances, gaps, strict=True)]
+
+
 @dataclass(frozen=True)
 class FrameWindow:
     """Frames that are trained on at some time of the run."""
@@ -71,15 +103,17 @@ class PhaseSchedule:
             return Phase.CANONICAL
         return Phase.BONES if progress < self.bones_end else Phase.JOINT
 
-    def window(self, progress: float, canonical_index: int, num_frames: int) -> FrameWindow:
-        """The frames to train on: the canonical one in the warm-up, then a window that grows outward to the whole clip."""
-        if progress < self.canonical_end:
-            return FrameWindow(range(canonical_index, canonical_index + 1), ())
-        longest = max(canonical_index, num_frames - 1 - canonical_index)
+    def window(self, progress: float, order: Sequence[int]) -> FrameWindow:
+        """The frames to train on: the canonical one in the warm-up, then a window that grows outward to the whole clip.
+
+        Args:
+            progress: part of the run that is done.
+            order: how late each frame enters (`entry_order`).
+        """
+        latest = max(order)
         grown = (progress - self.canonical_end) / max(self.window_end - self.canonical_end, 1e-9)
-        reach = min(longest, 1 + int(grown * longest))
-        active = range(max(0, canonical_index - reach), min(num_frames, canonical_index + reach + 1))
-        if progress >= self.window_end:
-            return FrameWindow(active, ())
-        newest = (frame for frame in active if abs(frame - canonical_index) > reach - NEWEST_FRAMES)
-        return FrameWindow(active, tuple(newest))
+        reach = 0 if progress < self.canonical_end else min(latest, 1 + int(grown * latest))
+        inside = [frame for frame, rank in enumerate(order) if rank <= reach]
+        growing = self.canonical_end <= progress < self.window_end
+        newest = (frame for frame in inside if growing and order[frame] > reach - NEWEST_FRAMES)
+        return FrameWindow(range(inside[0], inside[-1] + 1), tuple(newest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rig.transforms import turned
+from bags_ns.schedule import takes
 
 
 class TrackedModel(DensifiedModel):
@@ -29,7 +31,10 @@ class TrackedModel(DensifiedModel):
         """Builds the animal; nothing is placed and no frame has entered yet."""
         super().populate_modules()
         self.clip_times: list[float] = self.kwargs["metadata"]["clip"].times.tolist()
+        self.takes = takes(self.clip_times)
         self.frames_entered: set[int] = set()
+        self.alike_after: dict[int, float] = {}
+        """Where no gait was known before a gap: the time, a part of the clip, between frames of the take beyond it and those that they resemble."""
         self.gait_part = 0.0
         """Part of the clip in which the gait was last looked for."""
         self.mirror = MirrorPlane()
@@ -39,6 +44,7 @@ class TrackedModel(DensifiedModel):
         return super().get_extra_state() | {
             "bones_placed": self.bones_placed,
             "frames_entered": sorted(self.frames_entered),
+            "alike_after": self.alike_after,
             "gait_part": self.gait_part,
         }
 
@@ -47,6 +53,7 @@ class TrackedModel(DensifiedModel):
         super().set_extra_state(state)
         self.bones_placed = state["bones_placed"]
         self.frames_entered = set(state["frames_entered"])
+        self.alike_after = state["alike_after"]
         self.gait_part = state["gait_part"]
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -76,19 +83,66 @@ class TrackedModel(DensifiedModel):
     def enter_frames(self, window: range, canonical_index: int) -> None:
         """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed.
 
-        Where the gait is known, the bones go on as they did a period nearer to it: each leg stays the one that it was.
+        Where it is known when the animal was in the same poses, the bones go on as they did then: each leg stays the one
+        that it was. Across a gap, what the animal did last says nothing.
         """
         for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
             inward = -1 if frame > canonical_index else 1
             neighbour = frame + inward
             if frame != canonical_index:
-                before = neighbour + inward if (neighbour - canonical_index) * inward < 0 else neighbour
-                if self.gait_period is not None and self._knows(self.clip_times[frame] + inward * self.gait_period):
-                    self.bone_motion.repeat_frame(neighbour, frame, -inward * self.gait_period)
-                else:
+                has_two = (neighbour - canonical_index) * inward < 0 and self._together(neighbour + inward, frame)
+                before = neighbour + inward if has_two else neighbour
+                alike = self._time_alike(frame, inward)
+                if alike is None:
                     self.bone_motion.continue_frame(before, neighbour, frame)
+                elif self._together(neighbour, frame):
+                    self.bone_motion.repeat_frame(neighbour, frame, self.clip_times[frame] - alike)
+                else:
+                    self.bone_motion.resume_frame(frame, alike)
                 self.root_motion.continue_frame(before, neighbour, frame)
             self.frames_entered.add(frame)
+
+    def _together(self, first: int, second: int) -> bool:
+        return self.takes[first] == self.takes[second]
+
+    def _time_alike(self, frame: int, inward: int) -> float | None:
+        """The time nearest to a frame at which the bones are known and were as in it; None: not known."""
+        time, period = self.clip_times[frame], self.gait_period
+        if period is not None:
+            shifts = [count * period for count in range(1, 1 + int(1 / period))]
+        else:
+            shifts = [shift for take, shift in self.alike_after.items() if take == self.takes[frame]]
+        return next((time + inward * shift for shift in shifts if self._knows(time + inward * shift)), None)
+
+    def new_takes(self, window: range) -> list[list[int]]:
+        """The frames of each take that the window has just reached, from the gap onward; none at the start of a run."""
+        if not self.frames_entered:
+            return []
+        new = {self.takes[frame] for frame in window} - {self.takes[frame] for frame in self.frames_entered}
+        members = [[frame for frame, take in enumerate(self.takes) if take == each] for each in sorted(new)]
+        return [frames if frames[0] > min(self.frames_entered) else frames[::-1] for frames in members]
+
+    @torch.no_grad()
+    def look_back(self, frames: list[int], shown: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
+        """Finds in what poses that are known the animal comes out of a gap, where no gait says it.
+
+        Args:
+            frames: the first ones beyond the gap, which have not entered.
+            shown: their cameras and pictures.
+        """
+        outward = 1 if frames[0] > min(self.frames_entered) else -1
+        edge = max(self.frames_entered) if outward > 0 else min(self.frames_entered)
+        for frame in frames:
+            self.root_motion.continue_frame(edge, edge, frame)
+        times = [self.clip_times[frame] for frame in frames]
+        step = 0.5 * self.bone_motion.mean_spacing
+        shifts = [count * step for count in range(1, int(1 / step))]
+        shifts = [shift for shift in shifts if all(self._knows(time - outward * shift) for time in times)]
+        if self.gait_period is None and self.field is None and shifts:
+            self.eval()
+            difference = Recurrence(self, shown, self.span_entered)
+            self.alike_after[self.takes[frames[0]]] = min(shifts, key=difference)
+            self.train()
 
     @property
     def gait_period(self) -> float | None:
@@ -103,8 +157,12 @@ class TrackedModel(DensifiedModel):
         return self.clip_times[min(self.frames_entered)], self.clip_times[max(self.frames_entered)]
 
     def _knows(self, time: float) -> bool:
+        """Whether the poses of frames about a time are known, and no gap lies between them."""
         first, last = self.span_entered
-        return first <= time <= last
+        if not first <= time <= last:
+            return False
+        after = bisect_left(self.clip_times, time)
+        return self.clip_times[after] == time or self._together(after - 1, after)
 
     def find_gait(
         self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float, with_mirror: bool

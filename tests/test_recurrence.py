@@ -10,8 +10,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def walking(clip, tmp_path):
-    """A model with two poses by turns (its six frames are .2 apart), and its own pictures of them from six cameras."""
+def filmed(clip, tmp_path):
+    """A model with two poses by turns (its six frames are .2 apart), and what makes its own pictures of them from six cameras."""
     trainer = trainer_on(clip, tmp_path, start_opacity=0.9)
     model, data = trainer.model, trainer.pipeline.datamanager
     with torch.no_grad():
@@ -20,16 +20,26 @@ def walking(clip, tmp_path):
             model.device
         )
         model.root_motion.table.copy_(torch.linspace(-0.2, 0.2, 6)[:, None].expand(6, 6))
-    model.eval()
-    frames = []
-    for index in range(6):
-        camera, _ = data.train_image(index)
-        outputs = model.get_outputs_for_camera(camera)
-        alpha = outputs["accumulation"]
-        straight = (outputs["rgb"] - 1 + alpha) / alpha.clamp_min(1e-3)
-        rgba = torch.cat([straight.clamp(0, 1), alpha], dim=-1)
-        frames.append((camera, (255 * rgba).round().to(torch.uint8)))
-    return model, frames
+
+    def pictures():
+        model.train()
+        model.eval()
+        for index in range(6):
+            camera, _ = data.train_image(index)
+            outputs = model.get_outputs_for_camera(camera)
+            alpha = outputs["accumulation"]
+            straight = (outputs["rgb"] - 1 + alpha) / alpha.clamp_min(1e-3)
+            rgba = torch.cat([straight.clamp(0, 1), alpha], dim=-1)
+            yield camera, (255 * rgba).round().to(torch.uint8)
+
+    return model, pictures
+
+
+@pytest.fixture
+def walking(filmed):
+    """The model and its pictures."""
+    model, pictures = filmed
+    return model, list(pictures())
 
 
 def test_what_the_animal_does_again_is_told_from_what_it_does_not(walking):
@@ -54,3 +64,19 @@ def test_large_frames_are_compared_small(walking):
     recurrence = Recurrence(model, [(camera, large)])
     assert max(recurrence._frames[0][1].shape) == MAX_SIZE < max(large.shape)
     assert recurrence(0.0) < 0.1
+
+
+@torch.no_grad()
+def test_an_animal_comes_out_of_a_gap_in_a_pose_that_it_had_before(filmed):
+    model, pictures = filmed
+    model.root_motion.table.zero_()
+    frames = list(pictures())
+    motion, knots = model.bone_motion, model.bone_motion.knots
+    model.takes, model.frames_entered = [0, 0, 0, 0, 1, 1], {0, 1, 2, 3}
+    motion.table[4:] = 0.1
+    assert model.new_takes(range(4)) == [] and model.new_takes(range(5)) == [[4, 5]]
+    model.look_back([4], frames[4:5])
+    assert model.alike_after[1] % 0.4 == pytest.approx(0, abs=1e-6)
+    model.enter_frames(range(6), 2)
+    assert torch.allclose(motion(knots[4:]), motion(knots[2:4]), atol=1e-5)
+    assert model.frames_entered == set(range(6))

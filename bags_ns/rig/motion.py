@@ -194,19 +194,23 @@ class BoneMotion(nn.Module):
     @torch.no_grad()
     def continue_frame(self, before: int, last: int, target: int) -> None:
         """Gives frame `target` the pose that follows from `before` and `last` at constant speed (`before == last`: that pose)."""
-        change = self._raw(self.knots[[last]]) - self._raw(self.knots[[before]])
-        self._start_frame(target, last, TRACKING_DAMPING * change)
+        last_pose = self._raw(self.knots[[last]])
+        self._start_frame(target, last_pose + TRACKING_DAMPING * (last_pose - self._raw(self.knots[[before]])))
 
     @torch.no_grad()
     def repeat_frame(self, last: int, target: int, period: float) -> None:
         """Lets frame `target` go on from `last` as the animal did one `period` before (negative: after) it."""
         earlier = self.knots[[last, target]] - period
         change = self._raw(earlier[1:]) - self._raw(earlier[:1])
-        self._start_frame(target, last, change)
+        self._start_frame(target, self._raw(self.knots[[last]]) + change)
 
-    def _start_frame(self, target: int, last: int, change: Float[Tensor, "1 B 6"]) -> None:
+    @torch.no_grad()
+    def resume_frame(self, target: int, time: float) -> None:
+        """Gives frame `target` the pose of another `time`."""
+        self._start_frame(target, self._raw(self.knots.new_tensor([time])))
+
+    def _start_frame(self, target: int, pose: Float[Tensor, "1 B 6"]) -> None:
         """By its row of the table, whatever the network says there: a start for tracking outward."""
-        pose = self._raw(self.knots[[last]]) + change
         self.table[target] += (pose - self._raw(self.knots[[target]]))[0]
 
     def _raw(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K B 6"]:

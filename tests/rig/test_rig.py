@@ -326,6 +326,9 @@ def test_an_entering_frame_can_go_on_as_the_animal_did_a_period_before_or_after_
         motion.repeat_frame(last, target, shift)
         then, now = motion(knots[[last, target]] - shift), motion(knots[[last, target]])
         assert torch.allclose(now[1] - now[0], then[1] - then[0], atol=1e-5)
+    earlier = 0.3 * knots[0] + 0.7 * knots[1]
+    motion.resume_frame(4, float(earlier))
+    assert torch.allclose(motion(knots[4:5]), motion(earlier[None]), atol=1e-5), "or from any other time"
 
 
 def test_interpolation_is_linear_constant_beyond_the_ends_and_works_for_one_knot():
