@@ -43,6 +43,8 @@ MIRROR_TRIAL = 0.05
 """Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 DEPTH_SETTLINGS = 20
 """So often in a run the animal's distance from the canonical camera is set right."""
+GAIT_SETTLINGS = 10
+"""So often in a run the gait's period is set right, once all frames are trained on."""
 STANDS_ALIKE = math.radians(15)
 """The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128
@@ -97,6 +99,7 @@ class BagsPipeline(VanillaPipeline):
         """Prepares the phase that `step` lies in, then takes a few frames of the video."""
         self.prepare_phase(self.model.progress)
         self._settle_depth(step)
+        self._settle_gait(step)
         progress = self.model.progress
         frames = self.datamanager.next_frames(self.config.frames_per_step)
         losses = self.model.training_losses(frames)
@@ -196,15 +199,24 @@ class BagsPipeline(VanillaPipeline):
         directions = torch.nn.functional.normalize(self.model.means.detach().mean(dim=0) - positions, dim=-1)
         return widest_angle(directions.double().cpu().numpy()) < ALIKE_SPREAD
 
+    def _is_due(self, step: int, times: int) -> bool:
+        """Whether it is the turn of what is done so many `times`, evenly over the run."""
+        return step % max(1, self.model.run_length // times) == 0
+
     def _settle_depth(self, step: int) -> None:
         """Now and then, once bones follow the animal: its distance, where known cameras have seen it from different sides."""
         model = self.model
-        due = step % max(1, model.run_length // DEPTH_SETTLINGS) == 0
-        if not (due and model.bones_placed and model.cameras_known):
+        if not (self._is_due(step, DEPTH_SETTLINGS) and model.bones_placed and model.cameras_known):
             return
         positions = self._camera_positions()
         if not self._sees_one_side(positions[sorted(model.frames_entered)]):
             model.settle_depth(positions, self.datamanager.clip.canonical_index, model.config.root_loss_scale)
+
+    def _settle_gait(self, step: int) -> None:
+        """Now and then, once everything is trained: the period of a gait."""
+        was_looked_for = self.model.progress > self.config.phases.bones_end
+        if self._is_due(step, GAIT_SETTLINGS) and was_looked_for and self.model.gait_period is not None:
+            self.model.settle_gait(self._frames_entered())
 
     def _look_for_gait(self, phase: Phase, before_gap: bool) -> None:
         """Lets the model look for its gait when it is time to, also before it crosses a gap, and says what it found."""

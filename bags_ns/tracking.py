@@ -16,7 +16,7 @@ from bags_ns.animal import OPAQUE
 from bags_ns.densification import DensifiedModel
 from bags_ns.recurrence import Recurrence
 from bags_ns.rig.deformation import apply_transforms, blend_transforms
-from bags_ns.rig.gait import gait_period
+from bags_ns.rig.gait import SAMPLES_A_FRAME, closest_period, gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
@@ -181,6 +181,17 @@ class TrackedModel(DensifiedModel):
         self.bone_motion.repeat_every(period, self.span_entered)
         if self.gait_period is not None and with_mirror:
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
+        self.train()
+
+    def settle_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
+        """Sets the period, and a mirror's half of it, right by some frames of the clip: it was found when poses were worse."""
+        assert self.gait_period is not None
+        self.eval()
+        tolerance = 0.5 * self.bone_motion.mean_spacing / SAMPLES_A_FRAME
+        period = closest_period(Recurrence(self, frames, self.span_entered), self.gait_period, tolerance)
+        self.bone_motion.repeat_every(period, self.span_entered)
+        if self.mirror.shift is not None:
+            self.mirror.shift = period / 2
         self.train()
 
     def judge_mirror(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:

@@ -59,8 +59,6 @@ def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float
         bones: paths of the bones at S evenly spaced times, `SAMPLES_A_FRAME` a frame.
         difference: how much the video differs from the animal as it was so much (a part of their length) earlier or later.
     """
-    from scipy.optimize import minimize_scalar
-
     count = len(bones)
     shortest, longest = SHORTEST_FRAMES * SAMPLES_A_FRAME, int(LONGEST_PART * (count - 1))
     if longest < shortest + 2:
@@ -74,8 +72,15 @@ def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float
     if best < LEAST_REPETITION:
         return None
     period = next(lag for lag in peaks if values[lag] >= ABOUT_AS_GOOD * best) / (count - 1)
+    return closest_period(difference, period, 0.5 / count)
+
+
+def closest_period(difference: Callable[[float], float], period: float, tolerance: float) -> float:
+    """The time near a `period` after which the video differs least, to a tolerance."""
+    from scipy.optimize import minimize_scalar
+
     bounds = ((1 - NEAR) * period, min(1.0, (1 + NEAR) * period))
-    closest: Any = minimize_scalar(difference, bounds=bounds, method="bounded", options={"xatol": 0.5 / count})
+    closest: Any = minimize_scalar(difference, bounds=bounds, method="bounded", options={"xatol": tolerance})
     return float(closest.x)
 
 
