@@ -13,7 +13,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from bags_ns.animation.interpolation import rotation_at
-from bags_ns.rig.motion import interpolation_weights
+from bags_ns.rig.timetable import interpolation_weights
 
 VIEWS = ("perspective", "default")
 """Types of camera that are rendered."""

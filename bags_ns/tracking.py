@@ -149,6 +149,11 @@ class TrackedModel(DensifiedModel):
         """The time after which the bones' motion repeats, as a part of the clip; None: not found."""
         return self.bone_motion.period
 
+    def repeat_every(self, period: float | None) -> None:
+        """Sets the period (a part of the clip; None: there is none) of bones and root, for a walk also sways; no pose changes."""
+        for motion in (self.bone_motion, self.root_motion):
+            motion.repeat_every(period, self.span_entered)
+
     @property
     def span_entered(self) -> tuple[float, float]:
         """First and last time of the frames that have entered; all of the clip before any has."""
@@ -178,7 +183,7 @@ class TrackedModel(DensifiedModel):
         self.eval()
         recurrence = Recurrence(self, frames, self.span_entered)
         period = gait_period(self.bone_motion, recurrence, self.span_entered)
-        self.bone_motion.repeat_every(period, self.span_entered)
+        self.repeat_every(period)
         if self.gait_period is not None and with_mirror:
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
         self.train()
@@ -189,7 +194,7 @@ class TrackedModel(DensifiedModel):
         self.eval()
         tolerance = 0.5 * self.bone_motion.mean_spacing / SAMPLES_A_FRAME
         period = closest_period(Recurrence(self, frames, self.span_entered), self.gait_period, tolerance)
-        self.bone_motion.repeat_every(period, self.span_entered)
+        self.repeat_every(period)
         if self.mirror.shift is not None:
             self.mirror.shift = period / 2
         self.train()

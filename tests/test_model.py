@@ -79,11 +79,11 @@ def test_motion_explains_what_the_canonical_shape_does_not(trained):
 def a_gait(model, period=0.4):
     """A period, whether or not that is what was found."""
     found = model.gait_period
-    model.bone_motion.repeat_every(period)
+    model.repeat_every(period)
     try:
         yield
     finally:
-        model.bone_motion.repeat_every(found)
+        model.repeat_every(found)
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(tra
     found = model.gait_period
     try:
         for period in (None, 0.4):
-            model.bone_motion.repeat_every(period)
+            model.repeat_every(period)
             assert ("gait" in model.training_losses(frames)) == (model.gait_period is not None)
         fresh = trainer_on(clip, tmp_path).model
         assert not fresh.gait_part
@@ -122,7 +122,7 @@ def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(tra
             mine.set_extra_state(theirs.get_extra_state())
         assert fresh.gait_part == 1 and fresh.gait_period == 0.4
     finally:
-        model.bone_motion.repeat_every(found)
+        model.repeat_every(found)
 
 
 def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known(clip, tmp_path):
@@ -131,7 +131,7 @@ def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known
     model.enter_frames(range(1, 5), 2)
     with torch.no_grad():
         motion.table.normal_(generator=torch.Generator().manual_seed(0))
-        motion.repeat_every(2 * motion.mean_spacing)
+        model.repeat_every(2 * motion.mean_spacing)
         model.enter_frames(range(6), 2)
         for last, entered, earlier in ((4, 5, (2, 3)), (1, 0, (3, 2))):
             now, then = motion(knots[[last, entered]]), motion(knots[list(earlier)])

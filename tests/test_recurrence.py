@@ -85,7 +85,7 @@ def test_an_animal_comes_out_of_a_gap_in_a_pose_that_it_had_before(filmed):
 def test_a_period_that_is_a_little_off_is_set_right_and_a_mirror_keeps_half_of_it(walking):
     model, frames = walking
     before = model.bone_motion(model.bone_motion.knots)
-    model.bone_motion.repeat_every(0.42)
+    model.repeat_every(0.42)
     model.mirror.shift = 0.21
     model.settle_gait(frames)
     assert model.gait_period == pytest.approx(0.4, abs=0.01) and model.mirror.shift == model.gait_period / 2

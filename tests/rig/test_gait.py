@@ -116,28 +116,3 @@ def test_motion_that_repeats_changes_nothing_over_its_period_and_other_motion_do
     with torch.no_grad():
         motion.table.copy_((2 * math.pi * knots / 0.4).sin()[:, None, None] * torch.randn(5, 6))
         assert motion.change_over(0.3, 50).square().mean() > 100 * motion.change_over(0.4, 50).square().mean()
-
-
-@torch.no_grad()
-def test_a_stride_changes_no_frame_and_goes_on_where_frames_are_missing():
-    every = torch.linspace(0, 1, 61)
-    knots = every[(every < 0.41) | (every > 0.56)]
-    motion = BoneMotion(4, knots, float(knots[10]))
-    motion.table.copy_(walk(knots[:, None], 0.29)[..., None] * torch.arange(1, 7))
-    before, missing = motion(knots), torch.linspace(0.43, 0.54, 9)
-    lost = (motion(missing) - motion(missing - 0.29)).abs().mean()
-    motion.repeat_every(0.29)
-    assert torch.allclose(motion(knots), before, atol=1e-5)
-    assert (motion(missing) - motion(missing - 0.29)).abs().mean() < 0.2 * lost
-    motion.repeat_every(None)
-    assert torch.allclose(motion(knots), before, atol=1e-5)
-
-
-def test_all_frames_of_a_phase_learn_a_stride_together():
-    motion = BoneMotion(4, torch.linspace(0, 1, 41), 0.5)
-    motion.repeat_every(0.25)
-    with torch.no_grad():
-        motion.stride.normal_(generator=torch.Generator().manual_seed(0))
-        twists = motion(torch.tensor([0.1, 0.35, 0.6, 0.85, 0.9]))
-    assert torch.allclose(twists[:1].expand(4, -1, -1), twists[:4], atol=1e-5)
-    assert not torch.allclose(twists[0], twists[4], atol=1e-1)

@@ -14,7 +14,6 @@ from bags_ns.rig.motion import (
     FixedMotion,
     RootMotion,
     bone_transforms,
-    interpolation_weights,
 )
 from bags_ns.rig.skeleton import Skeleton, build_tree, topological_order
 from bags_ns.rig.skinning import SkinningField
@@ -229,10 +228,12 @@ def moving_rig(num_bones=6, num_frames=9, canonical_index=4, period=None):
     root = RootMotion(knots, float(knots[canonical_index]))
     with torch.no_grad():
         motion.repeat_every(period)
+        root.repeat_every(period)
         motion.table.copy_(torch.randn(motion.table.shape, generator=generator()))
         motion.stride.copy_(torch.randn(motion.stride.shape, generator=generator(5)))
         motion.head.weight.copy_(0.1 * torch.randn(motion.head.weight.shape, generator=generator(1)))
         root.table.copy_(torch.randn(root.table.shape, generator=generator(2)))
+        root.stride.copy_(torch.randn(root.stride.shape, generator=generator(6)))
     return motion, root, knots
 
 
@@ -329,15 +330,6 @@ def test_an_entering_frame_can_go_on_as_the_animal_did_a_period_before_or_after_
     earlier = 0.3 * knots[0] + 0.7 * knots[1]
     motion.resume_frame(4, float(earlier))
     assert torch.allclose(motion(knots[4:5]), motion(earlier[None]), atol=1e-5), "or from any other time"
-
-
-def test_interpolation_is_linear_constant_beyond_the_ends_and_works_for_one_knot():
-    knots = torch.tensor([0.2, 0.3, 0.8])
-    weights = interpolation_weights(knots, torch.tensor([0.0, 0.25, 0.55, 1.0]))
-    assert torch.allclose(weights, torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]]), atol=1e-6)
-    uneven = torch.rand(300, generator=generator()).sort().values
-    assert torch.equal(interpolation_weights(uneven, uneven), torch.eye(300)), "a frame's own time is its own row alone"
-    assert torch.equal(interpolation_weights(knots[:1], torch.tensor([0.0, 0.9])), torch.ones(2, 1))
 
 
 def test_bones_are_placed_inside_the_points_and_follow_their_shape():
