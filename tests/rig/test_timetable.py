@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from bags_ns.rig.motion import BoneMotion, RootMotion
@@ -43,7 +44,8 @@ def test_all_frames_of_a_phase_learn_a_stride_together():
 
 
 @torch.no_grad()
-def test_an_animal_sways_on_where_frames_are_missing_while_it_goes_somewhere():
+@pytest.mark.parametrize("given", [True, False])
+def test_an_animal_sways_on_where_frames_are_missing_while_it_goes_somewhere(given):
     every = torch.linspace(0, 1, 61)
 
     def way(times):
@@ -51,11 +53,14 @@ def test_an_animal_sways_on_where_frames_are_missing_while_it_goes_somewhere():
 
     missing = (every > 0.44) & (every < 0.61)
     knots = every[~missing]
-    root = RootMotion(knots, float(knots[5]))
-    root.table[:, 5] = way(knots)
-    straight = (root.change(every)[:, 5] - way(every) + way(knots[5])).abs().max()
+    path = torch.stack([0 * knots, 0 * knots, way(knots)], dim=1)
+    root = RootMotion(knots, float(knots[0]), path if given else None)
+    if not given:
+        root.table[:, 3:] = path
+    straight = (root(every)[:, 2, 3] - way(every)).abs().max()
     root.repeat_every(0.3)
-    assert (root.change(every)[:, 5] - way(every) + way(knots[5])).abs().max() < 0.2 * straight
+    assert torch.allclose(root(knots)[:, :3, 3], path, atol=1e-5)
+    assert (root(every)[:, 2, 3] - way(every)).abs().max() < 0.2 * straight
 
 
 def test_a_timetable_takes_its_period_along():
