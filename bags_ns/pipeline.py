@@ -34,7 +34,7 @@ MOVED = 0.05
 GAIT_FRAMES = 12
 """Frames in which the gait is looked for, evenly over those that have entered."""
 GAIT_PARTS = (0.5, 0.75)
-"""Parts of the clip after which it is looked for until it is found; and once more in all of it, when everything is trained."""
+"""Parts of the clip after which it is looked for until it is found, as before a gap; and once more in all of it, when everything is trained."""
 GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
 GAP_FRAMES = 8
@@ -44,7 +44,7 @@ MIRROR_TRIAL = 0.05
 DEPTH_SETTLINGS = 20
 """So often in a run the animal's distance from the canonical camera is set right."""
 GAIT_SETTLINGS = 10
-"""So often in a run the gait's period is set right, once all frames are trained on."""
+"""After every so-manieth part of the run, once everything is trained, the gait's period is set right."""
 STANDS_ALIKE = math.radians(15)
 """The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128
@@ -237,7 +237,7 @@ class BagsPipeline(VanillaPipeline):
             self._frames_entered(), part, with_mirror=phase is Phase.JOINT and model.config.mirror_loss_mult > 0
         )
         if (period := model.gait_period) is not None:
-            seconds = period * int(clip.source_indices[-1] - clip.source_indices[0]) / clip.fps
+            seconds = period * (len(clip.times) - 1) / clip.fps
             say(f"The gait repeats every {seconds:.2f} s, {1 / period:.1f} times in the clip.")
 
     def _frames_entered(self) -> Iterator[tuple[Cameras, UInt8[Tensor, "H W 4"]]]:

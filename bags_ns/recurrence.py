@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -27,16 +27,16 @@ class Recurrence:
     Args:
         model: in evaluation mode; it is asked again at each call.
         frames: some frames of its video as cameras (batches of one, with times) and straight RGBA pictures.
-        span: first and last time at which its pose is known.
+        knows: whether its pose at a time is known; at all times of the clip unless given.
     """
 
     def __init__(
         self,
         model: AnimalModel,
         frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]],
-        span: tuple[float, float] = (0.0, 1.0),
+        knows: Callable[[float], bool] = lambda time: 0 <= time <= 1,
     ) -> None:
-        self._model, self._span = model, span
+        self._model, self._knows = model, knows
         self._frames = [self._made_small(camera, image) for camera, image in frames]
 
     def _made_small(self, camera: Cameras, image: Tensor) -> tuple[Cameras, Tensor, Tensor]:
@@ -60,7 +60,7 @@ class Recurrence:
             if T_mirror is not None:
                 root = root @ T_mirror.to(root)
             for other in (time - shift, time + shift):
-                if self._span[0] <= other <= self._span[1]:
+                if self._knows(other):
                     pose = replace(model.pose_at(other), T_world_object=root)
                     output = model.render_gaussians(model.posed_gaussians(pose), camera, white, with_depth=False)
                     difference = (output.rgb[0] - rgb).abs().mean() + (output.alpha[0] - alpha).abs().mean()

@@ -47,17 +47,18 @@ NEWEST_FRAMES = 2
 """Frames at each end of the growing window that get half of the attention."""
 
 
-GAP = 3.0
-"""Frames that lie farther apart than so many times the usual have a gap between them."""
+GAP = 3.5
+"""Frames that lie farther apart than so many times the usual have a gap between them: three or more are missing."""
 
 
-def takes(times: Sequence[float]) -> list[int]:
-    """Which take each frame of a clip belongs to: from the first, a new one begins after every gap in the ascending `times`."""
+def takes_of_frames(times: Sequence[float]) -> list[int]:
+    """The number of the take that each frame of a clip belongs to: a new one begins after every gap in the ascending `times`.
+
+    Frames are taken to be evenly spaced but for the gaps.
+    """
     steps = [later - earlier for earlier, later in pairwise(times)]
-    result = [0]
-    for step in steps:
-        result.append(result[-1] + (step > GAP * median(steps)))
-    return result
+    longest = GAP * median(steps) if steps else 0.0
+    return list(accumulate((int(step > longest) for step in steps), initial=0))
 
 
 def entry_order(times: Sequence[float], canonical_index: int) -> list[int]:
@@ -65,7 +66,7 @@ def entry_order(times: Sequence[float], canonical_index: int) -> list[int]:
 
     So a whole take is known, and maybe its gait, before a gap is crossed.
     """
-    take = takes(times)
+    take = takes_of_frames(times)
     gaps = [abs(each - take[canonical_index]) for each in take]
     distances = [0] * len(times)  # from where the window comes into each take
     for outward, frames in ((1, range(canonical_index + 1, len(times))), (-1, range(canonical_index - 1, -1, -1))):

@@ -21,7 +21,12 @@ from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
 from bags_ns.rig.transforms import turned
-from bags_ns.schedule import takes
+from bags_ns.schedule import takes_of_frames
+
+MOST_LOOKS_BACK = 120
+"""Poses that are compared with what comes out of a gap; fewer in short clips, two a frame."""
+SAME_TIME = 1e-6
+"""Parts of the clip: times that differ less are one frame's."""
 
 
 class TrackedModel(DensifiedModel):
@@ -31,10 +36,10 @@ class TrackedModel(DensifiedModel):
         """Builds the animal; nothing is placed and no frame has entered yet."""
         super().populate_modules()
         self.clip_times: list[float] = self.kwargs["metadata"]["clip"].times.tolist()
-        self.takes = takes(self.clip_times)
+        self.takes = takes_of_frames(self.clip_times)
         self.frames_entered: set[int] = set()
         self.alike_after: dict[int, float] = {}
-        """Where no gait was known before a gap: the time, a part of the clip, between frames of the take beyond it and those that they resemble."""
+        """Of takes by their numbers, beyond gaps before which no gait was known: how long before, or after, the animal was as in them."""
         self.gait_part = 0.0
         """Part of the clip in which the gait was last looked for."""
         self.mirror = MirrorPlane()
@@ -109,10 +114,13 @@ class TrackedModel(DensifiedModel):
         """The time nearest to a frame at which the bones are known and were as in it; None: not known."""
         time, period = self.clip_times[frame], self.gait_period
         if period is not None:
-            shifts = [count * period for count in range(1, 1 + int(1 / period))]
-        else:
-            shifts = [shift for take, shift in self.alike_after.items() if take == self.takes[frame]]
-        return next((time + inward * shift for shift in shifts if self._knows(time + inward * shift)), None)
+            times = (time + inward * count * period for count in range(1, 1 + int(1 / period)))
+            return next((each for each in times if self.knows(each)), None)
+        if (shift := self.alike_after.get(self.takes[frame])) is None:
+            return None
+        alike = time + inward * shift
+        # The take itself was not compared, and nothing says that the animal does so again.
+        return alike if self._known_take(alike) not in (None, self.takes[frame]) else None
 
     def new_takes(self, window: range) -> list[list[int]]:
         """The frames of each take that the window has just reached, from the gap onward; none at the start of a run."""
@@ -127,20 +135,22 @@ class TrackedModel(DensifiedModel):
         """Finds in what poses that are known the animal comes out of a gap, where no gait says it.
 
         Args:
-            frames: the first ones beyond the gap, which have not entered.
+            frames: the first ones beyond the gap, which have not entered; they get the root of the last one that has.
             shown: their cameras and pictures.
         """
+        if self.gait_period is not None or self.field is not None:
+            return
         outward = 1 if frames[0] > min(self.frames_entered) else -1
         edge = max(self.frames_entered) if outward > 0 else min(self.frames_entered)
         for frame in frames:
             self.root_motion.continue_frame(edge, edge, frame)
         times = [self.clip_times[frame] for frame in frames]
-        step = 0.5 * self.bone_motion.mean_spacing
+        step = max(0.5 * self.bone_motion.mean_spacing, 1 / MOST_LOOKS_BACK)
         shifts = [count * step for count in range(1, int(1 / step))]
-        shifts = [shift for shift in shifts if all(self._knows(time - outward * shift) for time in times)]
-        if self.gait_period is None and self.field is None and shifts:
+        shifts = [shift for shift in shifts if all(self.knows(time - outward * shift) for time in times)]
+        if shifts:
             self.eval()
-            difference = Recurrence(self, shown, self.span_entered)
+            difference = Recurrence(self, shown, self.knows)
             self.alike_after[self.takes[frames[0]]] = min(shifts, key=difference)
             self.train()
 
@@ -153,6 +163,7 @@ class TrackedModel(DensifiedModel):
         """Sets the period (a part of the clip; None: there is none) of bones and root, for a walk also sways; no pose changes."""
         for motion in (self.bone_motion, self.root_motion):
             motion.repeat_every(period, self.span_entered)
+        self._kept.clear()
 
     @property
     def span_entered(self) -> tuple[float, float]:
@@ -161,13 +172,20 @@ class TrackedModel(DensifiedModel):
             return 0.0, 1.0
         return self.clip_times[min(self.frames_entered)], self.clip_times[max(self.frames_entered)]
 
-    def _knows(self, time: float) -> bool:
-        """Whether the poses of frames about a time are known, and no gap lies between them."""
-        first, last = self.span_entered
-        if not first <= time <= last:
-            return False
-        after = bisect_left(self.clip_times, time)
-        return self.clip_times[after] == time or self._together(after - 1, after)
+    def knows(self, time: float) -> bool:
+        """Whether the frames about a time (a part of the clip) have entered and no gap lies between them."""
+        return self._known_take(time) is not None
+
+    def _known_take(self, time: float) -> int | None:
+        """The number of the take that a known time lies in."""
+        after = bisect_left(self.clip_times, time - SAME_TIME)
+        about = (
+            [after] if after < len(self.takes) and self.clip_times[after] <= time + SAME_TIME else [after - 1, after]
+        )
+        if not self.frames_entered.issuperset(about):
+            return None
+        before, after = (self.takes[frame] for frame in (about[0], about[-1]))
+        return before if before == after else None
 
     def find_gait(
         self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float, with_mirror: bool
@@ -181,7 +199,7 @@ class TrackedModel(DensifiedModel):
         """
         self.gait_part = part
         self.eval()
-        recurrence = Recurrence(self, frames, self.span_entered)
+        recurrence = Recurrence(self, frames, self.knows)
         period = gait_period(self.bone_motion, recurrence, self.span_entered)
         self.repeat_every(period)
         if self.gait_period is not None and with_mirror:
@@ -193,7 +211,7 @@ class TrackedModel(DensifiedModel):
         assert self.gait_period is not None
         self.eval()
         tolerance = 0.5 * self.bone_motion.mean_spacing / SAMPLES_A_FRAME
-        period = closest_period(Recurrence(self, frames, self.span_entered), self.gait_period, tolerance)
+        period = closest_period(Recurrence(self, frames, self.knows), self.gait_period, tolerance)
         self.repeat_every(period)
         if self.mirror.shift is not None:
             self.mirror.shift = period / 2
@@ -203,7 +221,7 @@ class TrackedModel(DensifiedModel):
         """Keeps the mirror that is on trial, or drops it, by some frames of the clip."""
         assert self.gait_period is not None
         self.eval()
-        self.mirror.judge(self.gait_period, Recurrence(self, frames))
+        self.mirror.judge(self.gait_period, Recurrence(self, frames, self.knows))
         self.train()
 
     @torch.no_grad()

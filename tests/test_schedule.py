@@ -2,7 +2,7 @@
 
 import pytest
 
-from bags_ns.schedule import Phase, PhaseSchedule, Ramp, entry_order, takes
+from bags_ns.schedule import Phase, PhaseSchedule, Ramp, entry_order, takes_of_frames
 
 
 def test_ramp_stays_moves_and_stays():
@@ -43,10 +43,10 @@ def test_a_clip_of_one_frame_has_one_window():
 
 def test_a_take_has_entered_before_any_gap_is_crossed_and_the_window_stays_in_one_piece():
     times = [0.0, 0.02, 0.5, 0.52, 0.54, 0.56, 0.8, 0.82, 0.84]
-    assert takes(times) == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert takes_of_frames(times) == [0, 0, 1, 1, 1, 1, 2, 2, 2]
     assert entry_order(times, 3) == [4, 3, 1, 0, 1, 2, 3, 4, 5]
     assert entry_order(times, 8) == [8, 7, 6, 5, 4, 3, 2, 1, 0]
     windows = [PhaseSchedule().window(p / 200, entry_order(times, 3)).active for p in range(201)]
     assert range(2, 6) in windows and len({*windows}) == 6
     every_eighth_missing = [index / 40 for index in range(40) if index % 8 != 4]
-    assert not any(takes(every_eighth_missing))
+    assert not any(takes_of_frames(every_eighth_missing))

@@ -76,12 +76,12 @@ def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float
 
 
 def closest_period(difference: Callable[[float], float], period: float, tolerance: float) -> float:
-    """The time near a `period` after which the video differs least, to a tolerance."""
+    """The time near a `period`, or itself, after which the video differs least, to a tolerance; all in what `difference` takes."""
     from scipy.optimize import minimize_scalar
 
     bounds = ((1 - NEAR) * period, min(1.0, (1 + NEAR) * period))
     closest: Any = minimize_scalar(difference, bounds=bounds, method="bounded", options={"xatol": tolerance})
-    return float(closest.x)
+    return min(period, float(closest.x), key=difference)
 
 
 def repetition(motion: Float[Tensor, "S D"], longest: int) -> Float[Tensor, " L"]:

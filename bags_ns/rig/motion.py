@@ -207,11 +207,6 @@ class RootMotion(Timetable):
         """Gives frame `target` the learned change that follows from `before` and `last` at constant speed; a stride goes on by itself."""
         self.table[target] = self.table[last] + TRACKING_DAMPING * (self.table[last] - self.table[before])
 
-    def _raw(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K 6"]:
-        """With the path: what repeats in it is the stride's too."""
-        path = interpolation_weights(self.knots, times) @ self.path
-        return super()._raw(times) + torch.nn.functional.pad(path, (3, 0))
-
 
 class FixedMotion:
     """The poses of motion whose weights stay as they are: what depends on them alone is computed once, the rest in few operations.

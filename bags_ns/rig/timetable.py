@@ -12,7 +12,7 @@ STRIDE_ROWS = 16
 """Rows of the table of one stride."""
 STRIDE_BENDING = 1e-2
 """What the bending of a stride counts against how far it is from the motion that it is fitted to: it fills phases without a frame."""
-MOVEMENT = 2
+MOVEMENT_DEGREE = 2
 """Degree of the polynomial over the clip that is fitted beside a stride, which else would take it up."""
 
 
@@ -34,6 +34,7 @@ def hat_ends(knots: Float[Tensor, " T"]) -> tuple[Float[Tensor, "2 1 T"], Float[
 def hats(
     ends: Float[Tensor, "2 1 T"], spans: Float[Tensor, "2 1 T"], times: Float[Tensor, " K"]
 ) -> Float[Tensor, "K T"]:
+    """The weights of all knots at `times`, by what `hat_ends` says of them."""
     return ((ends - times[:, None]) / spans).amin(0).clamp(0, 1)
 
 
@@ -92,12 +93,13 @@ class Timetable(nn.Module):
         if period is not None:
             inside = (self.knots >= span[0]) & (self.knots <= span[1])
             times = self.knots[inside]
-            movement = torch.stack([(times - times.mean()) ** power for power in range(1, MOVEMENT + 1)], dim=1)
+            part = (2 * times - times[0] - times[-1]) / (times[-1] - times[0])  # -1 to 1
+            movement = torch.stack([part**power for power in range(1, MOVEMENT_DEGREE + 1)], dim=1)
             columns = torch.cat([stride_weights(times, period), movement], dim=1)
             identity = torch.eye(STRIDE_ROWS, device=times.device)
             bending = identity.roll(1, 0) - 2 * identity + identity.roll(-1, 0)
             # A little of the identity, for what no frame is near and does not bend.
-            held = torch.block_diag(bending.T @ bending, torch.zeros(MOVEMENT, MOVEMENT, device=times.device))
+            held = torch.block_diag(bending.T @ bending, movement.new_zeros(MOVEMENT_DEGREE, MOVEMENT_DEGREE))
             normal = columns.T @ columns + STRIDE_BENDING * (held + 1e-3 * torch.eye(len(held), device=times.device))
             rows = torch.linalg.solve(normal, columns.T @ poses[inside])
             self.stride.copy_(rows[:STRIDE_ROWS].view_as(self.stride))
@@ -131,6 +133,6 @@ class Timetable(nn.Module):
         return torch.cat([self.knots, of_stride[inside]]).unique()
 
     def tables_at(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K *row"]:
-        """What both tables say at `times`, less what they say at the canonical time: exactly zero there."""
+        """What the tables say at `times`, less what they say at the canonical time: exactly zero there."""
         weights = self._weights(torch.cat([self.canonical_time[None].to(times), times]))
         return ((weights[1:] - weights[:1]) @ self._rows()).unflatten(1, self.table.shape[1:])
