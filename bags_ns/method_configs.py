@@ -19,7 +19,7 @@ from bags_ns.trainer import BagsTrainerConfig, FusedAdamConfig, PhasedSchedulerC
 put_ffmpeg_on_path()  # ns-render looks for the program before it does anything else
 
 PLACES = (0.3, 0.1, 0.5)
-"""Phase factors of the Gaussians' means: one frame does not say how far away they are, nor do many quite, so they stay near their seeds."""
+"""Phase factors of the Gaussians' means: what says least about how far away they are lets them go least from their seeds."""
 GEOMETRY = (1.0, 0.1, 1.0)
 """Phase factors of what else they are: nearly frozen while the bones learn to move them."""
 RIG = (0.0, 1.0, 1.0)

@@ -179,13 +179,10 @@ class TrackedModel(DensifiedModel):
     def _known_take(self, time: float) -> int | None:
         """The number of the take that a known time lies in."""
         after = bisect_left(self.clip_times, time - SAME_TIME)
-        about = (
-            [after] if after < len(self.takes) and self.clip_times[after] <= time + SAME_TIME else [after - 1, after]
-        )
-        if not self.frames_entered.issuperset(about):
-            return None
-        before, after = (self.takes[frame] for frame in (about[0], about[-1]))
-        return before if before == after else None
+        at_frame = after < len(self.takes) and self.clip_times[after] <= time + SAME_TIME
+        before = after if at_frame else after - 1
+        known = self.frames_entered.issuperset((before, after)) and self._together(before, after)
+        return self.takes[after] if known else None
 
     def find_gait(
         self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float, with_mirror: bool

@@ -64,7 +64,8 @@ class Timetable(nn.Module):
         self.table = nn.Parameter(torch.zeros(len(knots), *row))
         self.stride = nn.Parameter(torch.zeros(STRIDE_ROWS, *row))
         self.period: float | None = None
-        self._mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
+        self.mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
+        """Mean time between frames."""
         self.register_buffer("knots", knots.clone())
         self.register_buffer("canonical_time", torch.tensor(float(canonical_time)))
 
@@ -75,11 +76,6 @@ class Timetable(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         self.period = state["period"]
-
-    @property
-    def mean_spacing(self) -> float:
-        """Mean time between frames."""
-        return self._mean_spacing
 
     @torch.no_grad()
     def repeat_every(self, period: float | None, span: tuple[float, float] = (0.0, 1.0)) -> None:
