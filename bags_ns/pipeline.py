@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +14,15 @@ from torch import Tensor
 
 from bags_ns.cameras import look_at
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
-from bags_ns.data.seed_points import ALIKE_SPREAD, View, lean, widest_angle
+from bags_ns.data.seed_points import ALIKE_SPREAD, widest_angle
+from bags_ns.first_look import reference_of, start_slope, start_turn
 from bags_ns.model import BagsModel, BagsModelConfig
-from bags_ns.priors.base import guided_by
 from bags_ns.priors.config import PriorConfig
-from bags_ns.priors.reference import Reference, recut
+from bags_ns.priors.reference import Reference
 from bags_ns.priors.sampled_views import SampledViews
 from bags_ns.priors.sds import prior_loss, timestep
-from bags_ns.priors.standing import NUM_FRAMES, Shown, find_slope
-from bags_ns.priors.turning import find_turn, key_pictures, keyframe_indices, leaned
 from bags_ns.priors.views import moved, random_views
-from bags_ns.progress import progress_bar, say
+from bags_ns.progress import say
 from bags_ns.schedule import FrameWindow, Phase, PhaseSchedule, entry_order
 
 MOVED = 0.05
@@ -45,8 +41,6 @@ DEPTH_SETTLINGS = 20
 """So often in a run the animal's distance from the canonical camera is set right."""
 GAIT_SETTLINGS = 10
 """After every so-manieth part of the run, once everything is trained, the gait's period is set right."""
-STANDS_ALIKE = math.radians(15)
-"""The animal stands as in the canonical frame where it has turned by less than this."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
@@ -66,10 +60,12 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """When the canonical warm-up ends and the bones begin, in fractions of the run."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """The diffusion prior for the sides that the video does not show."""
+    turn_from_outlines: bool = True
+    """Where cameras are unknown, silhouettes say before training how far the animal turns and how far the camera looks down."""
     turn_from_prior: bool = True
-    """Where cameras are unknown, a prior that judges single views (small, zero123) says before training how far the animal turns."""
+    """A prior that judges single views (small, zero123) has a say in that, above all whether to the left or to the right."""
     slope_from_prior: bool = True
-    """Where all frames see the animal from one side, the prior says before training how its body stands to the picture's plane."""
+    """Where frames see the animal from one side, the prior says before training how its body stands to the picture's plane."""
 
 
 class BagsPipeline(VanillaPipeline):
@@ -119,7 +115,8 @@ class BagsPipeline(VanillaPipeline):
         candidates = [known.frame] if known else [*posed] or self.datamanager.active_frames
         frame = candidates[int(torch.randint(len(candidates), ()))]
         if frame not in self._references:
-            _keep(self._references, frame, self._make_reference(frame))
+            reference = reference_of(self.model, self.datamanager, self.prior, frame)
+            _keep(self._references, frame, reference)
         reference = self._references[frame]
         gaussians = posed.get(frame)
         if gaussians is None:
@@ -137,12 +134,6 @@ class BagsPipeline(VanillaPipeline):
             return self._sampled.add(prior, frame, output.rgb, views, conditioning, t).loss(output.rgb)
         return prior_loss(prior, config.sds, output.rgb, output.alpha, views, conditioning, progress)
 
-    def _make_reference(self, frame: int) -> Reference:
-        assert self.prior is not None
-        camera, image = self.datamanager.train_image(frame)
-        K = camera.get_intrinsics_matrices()[0].to(self.device)  # nerfstudio makes them on the CPU
-        return recut(self.model.ground_truth(image), camera.camera_to_worlds[0], K, self.prior.image_size)
-
     def _conditioning(self, frame: int, reference: Reference, target: Float[Tensor, " 3"]) -> Any:
         """The prior's conditioning on a frame, made anew when the animal has moved along the camera's ray."""
         assert self.prior is not None
@@ -154,42 +145,6 @@ class BagsPipeline(VanillaPipeline):
             known = distance, self.prior.condition(reference.picture[None], pose[None], fov)
             _keep(self._conditionings, frame, known)
         return known[1]
-
-    def start_turn(self) -> None:
-        """Starts the root from the turn over the clip, about the vertical, that the prior finds the most likely."""
-        assert self.prior is not None
-        data, root, prior = self.datamanager, self.model.root_motion, self.prior
-        frames = keyframe_indices(len(data.clip.times))
-        cameras, images = zip(*(data.train_image(frame) for frame in frames), strict=True)
-        poses = torch.cat([camera.camera_to_worlds for camera in cameras])
-        Ks = torch.cat([camera.get_intrinsics_matrices() for camera in cameras]).to(self.device)
-        rgba = [self.model.ground_truth(image) for image in images]
-        pictures = key_pictures(rgba, poses, Ks, root.path[frames], prior.image_size)
-        assumed = math.asin(float(poses[0, 2, 2]))
-        # Errors are compared, so the network must say what it expects and not exaggerate it.
-        with guided_by(prior, 1.0):
-            turn, elevation = find_turn(prior, pictures, data.clip.times[frames], assumed)
-        root.start_turns(-turn * root.knots, leaned(elevation - assumed, poses[0, :, 2]))
-
-    def start_slope(self) -> None:
-        """Leans the seeds, which lie in the canonical picture's plane, as the body stands to it in views that the prior makes up."""
-        assert self.prior is not None
-        data, root, means = self.datamanager, self.model.root_motion, self.model.means
-        alike = torch.nonzero(root.turns.norm(dim=-1) < STANDS_ALIKE).flatten().tolist()
-        chosen = [alike[(2 * k + 1) * len(alike) // (2 * NUM_FRAMES)] for k in range(NUM_FRAMES)]
-        middle, shown = means.detach().mean(dim=0), []
-        for frame in sorted(set(chosen)):
-            reference = self._make_reference(frame)
-            shown.append(Shown(reference, reference.target(middle + root.path[frame])))
-        with progress_bar("Looking how the animal stands", len(shown)) as advance:
-            slope = find_slope(self.prior, shown, partial(advance, None, None))
-        camera, image = data.train_image(data.clip.canonical_index)
-        pose = torch.nn.functional.pad(camera.camera_to_worlds[0].double().cpu(), (0, 0, 0, 1))
-        K = camera.get_intrinsics_matrices()[0].double().cpu()
-        view = View(image[..., 3].cpu().numpy(), K.numpy(), pose.numpy())
-        means.data.copy_(torch.from_numpy(lean(means.detach().double().cpu().numpy(), view, slope)))
-        angle = math.degrees(math.atan(slope))
-        say(f"Says the prior: the body stands {angle:+.0f} degrees out of the picture (right end away: positive).")
 
     def _camera_positions(self) -> Float[Tensor, "T 3"]:
         return self.datamanager.train_dataset.cameras.camera_to_worlds[:, :3, 3].to(self.device)
@@ -252,20 +207,22 @@ class BagsPipeline(VanillaPipeline):
         takes_turns = self.model.mirror.shift is not None
         say("Its sides take turns: each shows what the other hides." if takes_turns else "Its sides do not take turns.")
 
+    def _look_first(self) -> None:
+        """Lets outlines and prior say how the animal turns and stands, where cameras do not."""
+        config, model, data, prior = self.config, self.model, self.datamanager, self.prior
+        single = prior if prior is not None and prior.camera.views_per_ring == 1 else None
+        told = False
+        if config.turn_from_outlines and not model.cameras_known:
+            told = start_turn(model, data, single if config.turn_from_prior else None)
+        if prior is not None and config.slope_from_prior and not told and self._sees_one_side(self._camera_positions()):
+            start_slope(model, data, prior)
+
     def prepare_phase(self, progress: float) -> None:
         """Bones placed, frames entered and densification switched as the schedule has it at `progress` of the run."""
         phases, model = self.config.phases, self.model
         is_fresh = self._frames is None and not model.frames_entered
-        can_tell = self.prior is not None and self.prior.camera.views_per_ring == 1
-        if is_fresh and can_tell and self.config.turn_from_prior and not model.cameras_known:
-            self.start_turn()
-        if (
-            is_fresh
-            and self.prior is not None
-            and self.config.slope_from_prior
-            and self._sees_one_side(self._camera_positions())
-        ):
-            self.start_slope()
+        if is_fresh:
+            self._look_first()
         phase = phases.phase(progress)
         model.densifying = phase is not Phase.BONES
         if phase is not Phase.CANONICAL and not model.bones_placed:

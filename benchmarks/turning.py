@@ -74,7 +74,7 @@ class Turning:
         config.max_num_iterations = self.num_steps or config.max_num_iterations
         parser = cast(AnimalVideoDataParserConfig, pipeline.datamanager.dataparser)
         parser.known_cameras, parser.crop_size = way == "known", self.crop_size
-        pipeline.prior.source, pipeline.turn_from_prior = self.prior_source, way == "unposed"
+        pipeline.prior.source, pipeline.turn_from_outlines = self.prior_source, way == "unposed"
         if self.turn_only:
             pipeline.prior.every = config.max_num_iterations
         config.set_timestamp()

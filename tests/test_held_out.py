@@ -34,7 +34,7 @@ def trainer_on(clip, folder, **options):
         setattr(parser, name, value)
     config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", 30
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.turn_from_prior = False  # it takes a minute
+    config.pipeline.turn_from_outlines = config.pipeline.slope_from_prior = False  # the prior takes a minute
     config.pipeline.model.flow_loss_mult = 1.0  # neighbours of a frame are trained ones too
     config.set_timestamp()
     torch.manual_seed(0)

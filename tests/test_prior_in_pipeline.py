@@ -233,7 +233,7 @@ def test_seeds_lean_as_the_prior_has_it_where_all_frames_are_from_one_side(tmp_p
     trainer.setup()
     pipeline, means = trainer.pipeline, trainer.model.means
     pipeline.prior = FakePrior()
-    monkeypatch.setattr("bags_ns.pipeline.find_slope", lambda *_: 0.5)
+    monkeypatch.setattr("bags_ns.first_look.find_slope", lambda *_: 0.5)
     camera, _ = pipeline.datamanager.train_image(pipeline.datamanager.clip.canonical_index)
     right, backward, position = (camera.camera_to_worlds[0, :, k] for k in (0, 2, 3))
     before = means.detach().clone() - position

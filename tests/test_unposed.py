@@ -16,11 +16,14 @@ from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.dataparser import cameras_of
 from bags_ns.data.frames import read_frame
 from bags_ns.data.images import DataError
+from bags_ns.data.seed_points import lean
 from bags_ns.data.transforms import PosedImage
+from bags_ns.first_look import start_turn, view_of
 from bags_ns.metrics import image_metrics
 from bags_ns.priors.base import PriorCamera
 from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
 from bags_ns.trainer import BagsTrainer
+from bags_ns.turned_outlines import Turning
 from bags_ns.unposed import (
     Similarity,
     TrueClip,
@@ -42,7 +45,7 @@ def trainer_on(clip, tmp_path, known_cameras):
     parser.known_cameras, parser.cache_dir, parser.crop_size = known_cameras, tmp_path / "cache", 48
     config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.turn_from_prior = False  # it takes a minute
+    config.pipeline.turn_from_outlines = config.pipeline.slope_from_prior = False  # the prior takes a minute
     config.set_timestamp()
     trainer = BagsTrainer(config)
     trainer.setup()
@@ -160,28 +163,45 @@ class SilentPrior:
         return lambda x_t, t: torch.zeros_like(x_t)
 
 
-def test_the_root_starts_where_the_prior_says_and_only_once(pipeline, monkeypatch):
-    """The clip's camera goes 60 degrees round at an elevation of 10: said so, the start is the truth itself."""
-    monkeypatch.setattr("bags_ns.priors.turning.most_likely_turn", lambda errors, times: math.radians(SETTINGS.arc_deg))
+def start_from(pipeline, monkeypatch, expected_deg):
+    """The report of a start where the prior expects a turn."""
+    monkeypatch.setattr("bags_ns.priors.turning.most_likely_turn", lambda errors, times: math.radians(expected_deg))
     monkeypatch.setattr("bags_ns.priors.turning.TURN_EXCESS", 1.0)
-    monkeypatch.setattr("bags_ns.priors.turning.most_likely_elevation", lambda *_: math.radians(SETTINGS.elevation_deg))
     prior = SilentPrior()
     monkeypatch.setattr(pipeline, "prior", prior)
-    monkeypatch.setattr(pipeline.config, "turn_from_prior", True)
+    monkeypatch.setattr(pipeline.config, "turn_from_outlines", True)
     monkeypatch.setattr(pipeline.config, "slope_from_prior", False)
-    root, cameras = pipeline.model.root_motion, pipeline.datamanager.train_dataset.cameras.camera_to_worlds
+    cameras = pipeline.datamanager.train_dataset.cameras.camera_to_worlds
     pipeline.prepare_phase(0.0)
+    assert prior.guidance == 3.0 and set(prior.asked_at) == {1.0}  # guidance would exaggerate
     asked = len(prior.asked_at)
     pipeline.prepare_phase(0.05)
-    assert len(prior.asked_at) == asked and set(prior.asked_at) == {1.0}  # guidance would exaggerate
-    assert prior.guidance == 3.0
+    assert len(prior.asked_at) == asked
     with torch.no_grad():
-        report = motion_errors(
-            recovered_cameras(pipeline.model, cameras[0]), TrueClip.of_run(pipeline).camera_to_worlds
-        )
-    assert report["turn_deg"] == pytest.approx(SETTINGS.arc_deg, abs=0.1)
-    assert report["rotation_error_deg"] < 0.1
+        return motion_errors(recovered_cameras(pipeline.model, cameras[0]), TrueClip.of_run(pipeline).camera_to_worlds)
+
+
+def test_the_root_starts_where_outlines_and_prior_say_and_only_once(pipeline, monkeypatch):
+    """The clip's camera goes 60 degrees round at an elevation of 10; the prior expects too much."""
+    report = start_from(pipeline, monkeypatch, expected_deg=84.0)
+    assert report["turn_deg"] == pytest.approx(SETTINGS.arc_deg, abs=15)
+    assert report["rotation_error_deg"] < 15
+    root = pipeline.model.root_motion
     assert not root.change(root.knots).any() and torch.equal(root(root.canonical_time[None])[0], torch.eye(4))
+
+
+@pytest.mark.parametrize(("turn", "leans"), [(1.0, True), (0.2, False)])
+def test_seeds_lean_as_outlines_have_it_where_the_animal_turns_enough(pipeline, monkeypatch, turn, leans):
+    monkeypatch.setattr("bags_ns.first_look.find_turning", lambda *_: Turning(turn, 0.3, 0.5))
+    model, data = pipeline.model, pipeline.datamanager
+    seeds = model.means.detach().clone()
+    assert start_turn(model, data, None) is leans
+    turns = model.root_motion.turns
+    assert (turns[-1] - turns[0]).tolist() == pytest.approx([turn * math.sin(0.3), 0.0, turn * math.cos(0.3)], abs=1e-5)
+    view = view_of(data, data.clip.canonical_index)
+    expected = torch.from_numpy(lean(seeds.double().numpy(), view, 0.5)).float() if leans else seeds
+    assert torch.allclose(model.means, expected, atol=1e-6)
+    model.means.data.copy_(seeds)
 
 
 def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):

@@ -4,7 +4,7 @@ The prior is shown frame i and judges frame j as a view from an azimuth a furthe
 from noise is, up to a weight, the bound on -log p(frame j | frame i, a) that it was trained on (Ho et al. 2020, arXiv
 2006.11239, eq. 12). One pair says little, for the animal also moves its legs; all pairs together say which turn is the
 most likely one. Its sign comes from the prior alone: seen from far away, an animal that turns left looks like its
-depth-reversed twin that turns right. The camera's elevation is found in the same way, once the turn is known.
+depth-reversed twin that turns right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from bags_ns.cameras import orbit_camera
 from bags_ns.priors.base import DiffusionPrior
 from bags_ns.priors.reference import MARGIN, recut
-from bags_ns.progress import progress_bar, say
+from bags_ns.progress import progress_bar
 
 NUM_KEYFRAMES = 7
 """Frames, evenly over the clip, that are compared with each other: cost grows with the square."""
@@ -37,10 +37,8 @@ searches on made-up animals (60 to 80 degrees; 1.02 to 1.50)."""
 TURN_STEP_DEG = 2.5
 """Spacing of the turns that are compared, up to half a round either way."""
 USUAL_ELEVATION_DEG = 10.0
-"""At which turns are compared where none (0) is assumed: compared at an elevation that is 10 degrees off, turns come out a fifth
+"""At which turns are compared where none is known: compared at an elevation that is 10 degrees off, turns come out a fifth
 too large or too small."""
-ELEVATIONS_DEG = (-10.0, 0.0, 10.0, 20.0, 30.0)
-"""Elevations that are compared; the best one lies on a parabola through their errors."""
 
 
 def keyframe_indices(count: int) -> list[int]:
@@ -73,34 +71,21 @@ def key_pictures(
 
 
 def find_turn(
-    prior: DiffusionPrior, pictures: Float[Tensor, "K S S 3"], times: Float[Tensor, " K"], assumed_elevation: float
-) -> tuple[float, float]:
-    """The turn of the camera round the animal from time 0 to 1 and its elevation, both in radians; says what it found.
+    prior: DiffusionPrior, pictures: Float[Tensor, "K S S 3"], times: Float[Tensor, " K"], elevation: float | None
+) -> float:
+    """The turn of the camera round the animal from time 0 to 1, in radians.
 
     Args:
         prior: without guidance.
         pictures: see `key_pictures`.
         times: of them, in [0, 1].
-        assumed_elevation: at which turns are compared, in radians; 0 stands for the usual one.
+        elevation: at which turns are compared, in radians; the usual one where it is not known.
     """
     judge, count = ViewJudge(prior, pictures), len(pictures)
-    usual = assumed_elevation or math.radians(USUAL_ELEVATION_DEG)
+    usual = math.radians(USUAL_ELEVATION_DEG)
     with progress_bar("Looking how the animal turns", count * (count - 1)) as advance:
-        errors = pair_errors(judge, usual, partial(advance, None, None))
-    turn = most_likely_turn(errors, times) / TURN_EXCESS
-    with progress_bar("Looking how far the camera looks down", len(ELEVATIONS_DEG)) as advance:
-        elevation = most_likely_elevation(judge, turn, times, partial(advance, None, None))
-    say(
-        f"Says the prior: the animal turns by {-math.degrees(turn):+.0f} degrees over the clip (left is positive), and the "
-        f"camera looks down by {math.degrees(elevation):.0f} (assumed: --elevation-deg {math.degrees(assumed_elevation):.0f})."
-    )
-    return turn, elevation
-
-
-def leaned(angle: float, backward: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
-    """The vertical, leaned by `angle` (radians) towards a camera whose OpenGL z axis is `backward`."""
-    level = backward * backward.new_tensor([1.0, 1.0, 0.0])
-    return math.sin(angle) * level / level.norm() + math.cos(angle) * backward.new_tensor([0.0, 0.0, 1.0])
+        errors = pair_errors(judge, usual if elevation is None else elevation, partial(advance, None, None))
+    return most_likely_turn(errors, times) / TURN_EXCESS
 
 
 class ViewJudge:
@@ -190,36 +175,3 @@ def most_likely_turn(errors: Float[Tensor, "K K A"], times: Float[Tensor, " K"])
     turns = torch.linspace(-math.pi, math.pi, 2 * count + 1)
     ahead = (times[None, :, None] - times[:, None, None]) * turns
     return float(turns[round_the_circle(errors, ahead).sum((0, 1)).argmin()])
-
-
-@torch.no_grad()
-def most_likely_elevation(
-    judge: ViewJudge, turn: float, times: Float[Tensor, " K"], advance: Callable[[], None] = lambda: None
-) -> float:
-    """Elevation (radians) of a camera that makes `turn` at an even rate, within those compared.
-
-    `advance` is called after each elevation.
-    """
-    count, errors = len(judge.pictures), []
-    for elevation in torch.deg2rad(torch.tensor(ELEVATIONS_DEG)).tolist():
-        total = 0.0
-        for i in range(count):
-            conditioning = judge.shown(i, elevation)
-            others = [j for j in range(count) if j != i]
-            total += sum(
-                judge.error(conditioning, (i, j), turn * float(times[j] - times[i]), elevation) for j in others
-            )
-        errors.append(total)
-        advance()
-    return math.radians(_lowest(torch.tensor(ELEVATIONS_DEG), torch.tensor(errors)))
-
-
-def _lowest(x: Float[Tensor, " N"], y: Float[Tensor, " N"]) -> float:
-    """Where the least-squares parabola is lowest within the range of x; where it has no bottom, the lowest sample."""
-    scaled = (x - x.mean()) / (x.max() - x.min())
-    powers = torch.stack([torch.ones_like(scaled), scaled, scaled.square()], dim=1).double()
-    _, slope, curvature = torch.linalg.lstsq(powers, (y - y.mean()).double()).solution.tolist()
-    if curvature <= 0:
-        return float(x[y.argmin()])
-    bottom = -slope / (2 * curvature) * float(x.max() - x.min()) + float(x.mean())
-    return min(max(bottom, float(x.min())), float(x.max()))

@@ -12,7 +12,6 @@ from bags_ns.priors.turning import (
     ViewJudge,
     key_pictures,
     keyframe_indices,
-    most_likely_elevation,
     most_likely_turn,
     pair_errors,
     round_the_circle,
@@ -76,13 +75,6 @@ def test_the_turn_of_a_knowing_prior_is_found_with_its_sign(turn_deg):
     assert len(pairs) == 42 and not errors.diagonal().any()
     found = math.degrees(most_likely_turn(errors, TIMES))
     assert found == pytest.approx(turn_deg, abs=1.3)  # half a step
-
-
-@pytest.mark.parametrize("elevation_deg", [-10.0, 4.0, 17.0])
-def test_the_elevation_of_a_knowing_prior_is_found(elevation_deg):
-    judge = judge_of(KnowingPrior(40.0, elevation_deg))
-    found = most_likely_elevation(judge, math.radians(40.0), TIMES)
-    assert math.degrees(found) == pytest.approx(elevation_deg, abs=2.0)
 
 
 def test_errors_round_the_circle_pass_through_smooth_samples():
