@@ -39,19 +39,20 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     root = model.root_motion
     assumed = math.asin(float(data.train_dataset.cameras.camera_to_worlds[0, 2, 2])) or None
     expected = None if prior is None else _expected_turn(model, data, prior, assumed)
-    since = (root.knots - root.canonical_time).cpu()
-    whole = [frame for frame in range(len(since)) if _is_whole(data, frame)] or list(range(len(since)))
+    times = root.knots.cpu()
+    whole = [frame for frame in range(len(times)) if _is_whole(data, frame)] or list(range(len(times)))
     frames = sorted({whole[round(share * (len(whole) - 1))] for share in torch.linspace(0, 1, OUTLINES).tolist()})
     views = (view_of(data, frame) for frame in frames)
-    outlines = TurnedOutlines(model.means.detach().cpu(), views, root.path.cpu()[frames], since[frames])
+    seeds, moved = model.means.detach().cpu(), root.path.cpu()[frames]
+    outlines = TurnedOutlines(seeds, views, moved, times[frames], float(root.canonical_time))
     with progress_bar("Looking how its outlines turn", len(TURNS_DEG)) as advance:
         turning = find_turning(outlines, expected, assumed, partial(advance, None, None))
-    root.start_turns(turning.turn * root.knots, outlines.axis(turning).to(root.knots))
+    root.start_turns(turning.at(root.knots), outlines.axis(turning).to(root.knots))
     say(
         f"The animal turns by {math.degrees(turning.turn):+.0f} degrees over the clip (left is positive), and the camera looks "
         f"down by {math.degrees(turning.elevation):.0f}."
     )
-    tells = abs(turning.turn) >= ALIKE_SPREAD
+    tells = max(turning.turns) - min(turning.turns) >= ALIKE_SPREAD
     if tells:
         _lean_seeds(model, data, turning.slope)
     return tells

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from bags_ns.data.images import FOREGROUND
 from bags_ns.data.seed_points import View
+from bags_ns.rig.timetable import interpolation_weights
 from bags_ns.rig.transforms import so3_exp
 
 TURNS_DEG = tuple(range(-180, 181, 15))
@@ -36,6 +38,10 @@ SLOPES = (-0.8, -0.4, 0.0, 0.4, 0.8)
 """Slopes that are compared first."""
 THINNED_POINTS, THINNED_VIEWS = 2, 3
 """One of so many is used for that."""
+TURN_KNOTS = 5
+"""Times at which an animal that does not turn evenly has turned by some angle."""
+EVEN_WEIGHT = 0.12
+"""Overlap that makes up for an unevenness of 1 (radian squared)."""
 STEPS = (math.radians(7.5), math.radians(5.0), 0.2)
 """By which turn, elevation and slope are then changed as long as that is better, and by half of it, and a quarter."""
 STEEPEST = 1.0
@@ -56,12 +62,33 @@ TAILS = 0.01
 class Turning:
     """How an animal turns and stands."""
 
-    turn: float
-    """From time 0 to 1, at an even rate, in radians; positive is to its left."""
+    turns: tuple[float, ...]
+    """How far it has turned at times evenly over the clip, in radians; positive is to its left. Between them the rate is even."""
     elevation: float
     """How far the camera looks down, in radians."""
     slope: float
     """Change of the body's depth for each unit of its way across the canonical picture, to the right; see `seed_points.lean`."""
+
+    @staticmethod
+    def even(turn: float, elevation: float, slope: float) -> Turning:
+        """That of an animal which turns at an even rate by `turn`."""
+        return Turning(tuple(turn * k / (TURN_KNOTS - 1) for k in range(TURN_KNOTS)), elevation, slope)
+
+    @property
+    def turn(self) -> float:
+        """From time 0 to 1."""
+        return self.turns[-1] - self.turns[0]
+
+    @property
+    def unevenness(self) -> float:
+        """Sum of the squared changes of what it turns by from one of the times to the next."""
+        steps = [after - before for before, after in pairwise(self.turns)]
+        return sum((after - before) ** 2 for before, after in pairwise(steps))
+
+    def at(self, times: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+        """How far it has turned at `times`."""
+        knots = torch.linspace(0, 1, len(self.turns), device=times.device)
+        return interpolation_weights(knots, times) @ torch.tensor(self.turns, device=times.device)
 
 
 class TurnedOutlines:
@@ -71,7 +98,8 @@ class TurnedOutlines:
         points: of the shape, in the world.
         views: silhouettes, and the one camera in whose picture they lie.
         moved: where the animal is in them, from where `points` are, as far as that is known.
-        times: of them, from the canonical one, in parts of the clip.
+        times: of them, in [0, 1].
+        canonical_time: at which the shape is as in the points.
     """
 
     def __init__(
@@ -80,6 +108,7 @@ class TurnedOutlines:
         views: Iterable[View],
         moved: Float[Tensor, "V 3"],
         times: Float[Tensor, " V"],
+        canonical_time: float,
     ) -> None:
         spans, wanted, pose = [], [], torch.eye(4)
         for view in views:
@@ -92,6 +121,7 @@ class TurnedOutlines:
         self._camera = pose[:3, 3] @ self._axes  # all in the camera's own axes, but from the world's origin
         self._points, self._moved, self._times = points @ self._axes, moved @ self._axes, times
         self._spans, self._wanted = torch.cat(spans), torch.cat(wanted)
+        self._canonical_time = torch.tensor([canonical_time])
 
     def thinned(self) -> TurnedOutlines:
         """Some of the points and of the views: quicker, and less exact."""
@@ -120,7 +150,8 @@ class TurnedOutlines:
         from_camera = self._points - self._camera
         across = self._points[:, 0] - self._points[:, 0].mean()
         leaned = self._camera + from_camera * (1 - turning.slope * across / from_camera[:, 2])[:, None]
-        rotations = so3_exp(self._times[:, None] * turning.turn * self._vertical(turning))
+        angles = turning.at(self._times) - turning.at(self._canonical_time)
+        rotations = so3_exp(angles[:, None] * self._vertical(turning))
         return leaned @ rotations.mT - self._camera
 
 
@@ -131,40 +162,73 @@ def find_turning(
     elevation: float | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Turning:
-    """The turning whose outlines overlap the most.
+    """The turning whose outlines overlap the most; of those that overlap alike, an even one as far as expected.
 
     Args:
         outlines: to compare.
-        expected: turn, in radians, that something else says; of turns that overlap alike it is the nearest to it.
+        expected: turn from time 0 to 1, in radians, that something else says; a small one says nothing of the side.
         elevation: in radians, where it is known.
         advance: called after each of `TURNS_DEG`, which are compared first.
     """
-    elevations = [math.radians(degrees) for degrees in ELEVATIONS_DEG if expected is not None or degrees >= 0]
+    has_side = expected is not None and abs(expected) > LEAST_EXPECTED / 2
+    elevations = [math.radians(degrees) for degrees in ELEVATIONS_DEG if has_side or degrees >= 0]
     if elevation is not None:
         elevations = [elevation]
     few = outlines.thinned()
 
-    def worth(turning: Turning, judge: TurnedOutlines) -> float:
+    def worth(turning: Turning, judge: TurnedOutlines = outlines) -> float:
         off = 0.0 if expected is None else (turning.turn - expected) / max(abs(expected), LEAST_EXPECTED)
-        return judge.agreement(turning) - EXPECTED_WEIGHT * off**2
+        return judge.agreement(turning) - EXPECTED_WEIGHT * off**2 - EVEN_WEIGHT * turning.unevenness
 
-    best, value = Turning(0.0, elevations[0], 0.0), -math.inf
+    best, value = Turning.even(0.0, elevations[0], 0.0), -math.inf
     for turn in TURNS_DEG:
-        for candidate in (Turning(math.radians(turn), e, slope) for e in elevations for slope in SLOPES):
+        for candidate in (Turning.even(math.radians(turn), e, slope) for e in elevations for slope in SLOPES):
             if (found := worth(candidate, few)) > value:
                 best, value = candidate, found
         advance()
-    value, limits = worth(best, outlines), ((-math.pi, math.pi), (elevations[0], elevations[-1]), (-STEEPEST, STEEPEST))
-    for part in (1.0, 0.5, 0.25):
-        improved = True
-        while improved:
-            improved = False
-            for name, step, (lowest, highest) in zip(("turn", "elevation", "slope"), STEPS, limits, strict=True):
-                for change in (-part * step, part * step):
-                    candidate = replace(best, **{name: min(max(getattr(best, name) + change, lowest), highest)})
-                    if candidate != best and (found := worth(candidate, outlines)) > value:
+    value = worth(best)
+    for neighbours in (_turned_evenly, _turned_unevenly):
+        for part in (1.0, 0.5, 0.25):
+            improved = True
+            while improved:
+                improved = False
+                for change in neighbours(part):
+                    candidate = change(best)
+                    within = min(max(candidate.elevation, elevations[0]), elevations[-1])
+                    slope = min(max(candidate.slope, -STEEPEST), STEEPEST)
+                    candidate = replace(candidate, elevation=within, slope=slope)
+                    if candidate != best and (found := worth(candidate)) > value:
                         best, value, improved = candidate, found, True
     return best
+
+
+Change = Callable[[Turning], Turning]
+
+
+def _leaned_otherwise(part: float) -> Iterator[Change]:
+    """Changes of elevation and slope, by a part of their steps."""
+    for sign in (-part, part):
+        yield lambda turning, by=sign * STEPS[1]: replace(turning, elevation=turning.elevation + by)
+        yield lambda turning, by=sign * STEPS[2]: replace(turning, slope=turning.slope + by)
+
+
+def _turned_evenly(part: float) -> Iterator[Change]:
+    """And of the turn at all times alike."""
+    for sign in (-part, part):
+        yield lambda turning, by=sign * STEPS[0]: Turning.even(turning.turn + by, turning.elevation, turning.slope)
+    yield from _leaned_otherwise(part)
+
+
+def _turned_unevenly(part: float) -> Iterator[Change]:
+    """And of the turn at one time, or at all from that on."""
+    for first in range(1, TURN_KNOTS):
+        for last in {first, TURN_KNOTS - 1}:
+            for sign in (-part, part):
+                by = [sign * STEPS[0] * (first <= k <= last) for k in range(TURN_KNOTS)]
+                yield lambda turning, by=by: replace(
+                    turning, turns=tuple(turn + change for turn, change in zip(turning.turns, by, strict=True))
+                )
+    yield from _leaned_otherwise(part)
 
 
 def _outline(view: View) -> Float[Tensor, "P 2"]:

@@ -192,7 +192,7 @@ def test_the_root_starts_where_outlines_and_prior_say_and_only_once(pipeline, mo
 
 @pytest.mark.parametrize(("turn", "leans"), [(1.0, True), (0.2, False)])
 def test_seeds_lean_as_outlines_have_it_where_the_animal_turns_enough(pipeline, monkeypatch, turn, leans):
-    monkeypatch.setattr("bags_ns.first_look.find_turning", lambda *_: Turning(turn, 0.3, 0.5))
+    monkeypatch.setattr("bags_ns.first_look.find_turning", lambda *_: Turning.even(turn, 0.3, 0.5))
     model, data = pipeline.model, pipeline.datamanager
     seeds = model.means.detach().clone()
     assert start_turn(model, data, None) is leans
