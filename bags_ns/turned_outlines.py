@@ -46,6 +46,8 @@ STEPS = (math.radians(7.5), math.radians(5.0), 0.2)
 """By which turn, elevation and slope are then changed as long as that is better, and by half of it, and a quarter."""
 STEEPEST = 1.0
 """Largest slope that is found."""
+STILL = 0.005
+"""An animal that overlaps so nearly as much unturned as with any turn has not turned, whatever is expected."""
 EXPECTED_WEIGHT = 0.06
 """Overlap that makes up for a turn that is off by as much as was expected, or by `LEAST_EXPECTED` if that is more."""
 LEAST_EXPECTED = math.radians(40.0)
@@ -162,7 +164,7 @@ def find_turning(
     elevation: float | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Turning:
-    """The turning whose outlines overlap the most; of those that overlap alike, an even one as far as expected.
+    """The turning whose outlines overlap the most; of those that overlap alike, an even one as far as expected, or none.
 
     Args:
         outlines: to compare.
@@ -176,16 +178,22 @@ def find_turning(
         elevations = [elevation]
     few = outlines.thinned()
 
-    def worth(turning: Turning, judge: TurnedOutlines = outlines) -> float:
+    def cost(turning: Turning) -> float:
         off = 0.0 if expected is None else (turning.turn - expected) / max(abs(expected), LEAST_EXPECTED)
-        return judge.agreement(turning) - EXPECTED_WEIGHT * off**2 - EVEN_WEIGHT * turning.unevenness
+        return EXPECTED_WEIGHT * off**2 + EVEN_WEIGHT * turning.unevenness
 
-    best, value = Turning.even(0.0, elevations[0], 0.0), -math.inf
+    def worth(turning: Turning) -> float:
+        return outlines.agreement(turning) - cost(turning)
+
+    compared: dict[Turning, float] = {}
     for turn in TURNS_DEG:
         for candidate in (Turning.even(math.radians(turn), e, slope) for e in elevations for slope in SLOPES):
-            if (found := worth(candidate, few)) > value:
-                best, value = candidate, found
+            compared[candidate] = few.agreement(candidate)
         advance()
+    still = max(agreement for turning, agreement in compared.items() if not turning.turn)
+    if still > max(compared.values()) - STILL:
+        return Turning.even(0.0, elevation or 0.0, 0.0)
+    best = max(compared, key=lambda turning: compared[turning] - cost(turning))
     value = worth(best)
     for neighbours in (_turned_evenly, _turned_unevenly):
         for part in (1.0, 0.5, 0.25):

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,10 +32,9 @@ def view_of(points):
     view = View(np.zeros((SIZE, SIZE), np.uint8), np.array([[FOCAL, 0, 80], [0, FOCAL, 80], [0, 0, 1]]), POSE.numpy())
     pixels, _ = view.project(points.double().numpy())
     columns, rows = np.floor(pixels).astype(int).T
-    alpha = np.zeros((SIZE + 2, SIZE + 2), np.uint8)
-    for dy, dx in np.ndindex(3, 3):
-        alpha[rows + dy, columns + dx] = 255
-    return View(alpha[1:-1, 1:-1], view.intrinsics, view.camera_to_world)
+    view.alpha[rows, columns] = 255
+    closed = cv2.morphologyEx(view.alpha, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    return View(closed, view.intrinsics, view.camera_to_world)
 
 
 def outlines_of(turning, moved=None):
@@ -93,7 +93,7 @@ def test_the_truth_agrees_best_wherever_the_animal_goes():
     truth = Turning.even(math.radians(60), math.radians(10), 0.0)
     moved = torch.stack([0.3 * SINCE, 0.5 * SINCE, 0.05 * SINCE], dim=1)
     unmoved, there = outlines_of(truth).agreement(truth), outlines_of(truth, moved).agreement(truth)
-    assert unmoved > 0.84 and there > unmoved - 0.05  # the silhouettes are a pixel wider than the points
+    assert unmoved > 0.86 and there > unmoved - 0.05
     for other in (
         Turning.even(math.radians(30), truth.elevation, 0.0),
         Turning.even(truth.turn, -truth.elevation, 0.0),
@@ -101,8 +101,10 @@ def test_the_truth_agrees_best_wherever_the_animal_goes():
         assert outlines_of(truth, moved).agreement(other) < there - 0.05
 
 
-def test_an_animal_that_stays_as_it_is_hardly_turns():
-    assert abs(degrees(find_turning(outlines_of(Turning.even(0.0, 0.0, 0.0)), None))[0]) < 10
+@pytest.mark.parametrize("expected_deg", [None, 40, -15])
+def test_an_animal_that_stays_as_it_is_does_not_turn_whatever_is_expected(expected_deg):
+    expected = None if expected_deg is None else math.radians(expected_deg)
+    assert find_turning(outlines_of(Turning.even(0.0, 0.0, 0.0)), expected) == Turning.even(0.0, 0.0, 0.0)
 
 
 def test_what_is_expected_tells_twins_apart():
