@@ -40,7 +40,7 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     assumed = math.asin(float(data.train_dataset.cameras.camera_to_worlds[0, 2, 2])) or None
     expected = None if prior is None else _expected_turn(model, data, prior, assumed)
     times = root.knots.cpu()
-    whole = [frame for frame in range(len(times)) if _is_whole(data, frame)] or list(range(len(times)))
+    whole = [frame for frame in range(len(times)) if is_whole(data, frame)] or list(range(len(times)))
     frames = sorted({whole[round(share * (len(whole) - 1))] for share in torch.linspace(0, 1, OUTLINES).tolist()})
     views = (view_of(data, frame) for frame in frames)
     seeds, moved = model.means.detach().cpu(), root.path.cpu()[frames]
@@ -58,7 +58,7 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     return tells
 
 
-def _is_whole(data: BagsDataManager, frame: int) -> bool:
+def is_whole(data: BagsDataManager, frame: int) -> bool:
     """Whether the silhouette of a frame that is a crop lies inside of the source's picture."""
     clip = data.clip
     if clip.crop_boxes is None:

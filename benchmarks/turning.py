@@ -40,9 +40,9 @@ class Turning:
     prior_source: str = ""
     """Weights of the small prior; the bundled ones unless given."""
     turn_only: bool = False
-    """The prior finds the turn and has no say in training."""
+    """The prior has a say in the turn and none in training."""
     ways: tuple[Literal["known", "unposed", "untold"], ...] = ("known", "unposed", "untold")
-    """known: with cameras; unposed: without, the turn from the prior; untold: without either."""
+    """known: with cameras; unposed: without, the turn from outlines and prior; untold: without either."""
     seed: int = 42
     """Seed of the runs."""
     output_dir: Path = Path("results")

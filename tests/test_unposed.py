@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from bags_ns.data.frames import read_frame
 from bags_ns.data.images import DataError
 from bags_ns.data.seed_points import lean
 from bags_ns.data.transforms import PosedImage
-from bags_ns.first_look import start_turn, view_of
+from bags_ns.first_look import is_whole, start_turn, view_of
 from bags_ns.metrics import image_metrics
 from bags_ns.priors.base import PriorCamera
 from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
@@ -202,6 +203,15 @@ def test_seeds_lean_as_outlines_have_it_where_the_animal_turns_enough(pipeline, 
     expected = torch.from_numpy(lean(seeds.double().numpy(), view, 0.5)).float() if leans else seeds
     assert torch.allclose(model.means, expected, atol=1e-6)
     model.means.data.copy_(seeds)
+
+
+@pytest.mark.parametrize(("left", "top", "whole"), [(10, 10, True), (-4, 10, False), (10, 74, False), (10, 66, True)])
+def test_silhouettes_that_the_picture_cuts_are_known(left, top, whole):
+    """A crop of 40 source pixels in 20, of which the animal has the middle 16, in a picture of 120 x 103."""
+    rgba = torch.zeros(20, 20, 4, dtype=torch.uint8)
+    rgba[2:18, 2:18, 3] = 255
+    clip = SimpleNamespace(crop_boxes=torch.tensor([[left, top, 40]]), source_size=(120, 103))
+    assert is_whole(SimpleNamespace(clip=clip, train_image=lambda _: (None, rgba)), 0) is whole
 
 
 def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
