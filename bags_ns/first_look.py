@@ -10,6 +10,8 @@ import math
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from bags_ns.data.datamanager import BagsDataManager
 from bags_ns.data.images import FOREGROUND
@@ -40,7 +42,7 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     assumed = math.asin(float(data.train_dataset.cameras.camera_to_worlds[0, 2, 2])) or None
     expected = None if prior is None else _expected_turn(model, data, prior, assumed)
     times = root.knots.cpu()
-    whole = [frame for frame in range(len(times)) if is_whole(data, frame)] or list(range(len(times)))
+    whole = _whole_frames(data) or list(range(len(times)))
     frames = sorted({whole[round(share * (len(whole) - 1))] for share in torch.linspace(0, 1, OUTLINES).tolist()})
     views = (view_of(data, frame) for frame in frames)
     seeds, moved = model.means.detach().cpu(), root.path.cpu()[frames]
@@ -58,17 +60,29 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     return tells
 
 
-def is_whole(data: BagsDataManager, frame: int) -> bool:
-    """Whether the silhouette of a frame that is a crop lies inside of the source's picture."""
+def _whole_frames(data: BagsDataManager) -> list[int]:
+    """Train frames that show all of the animal; none where frames are not crops."""
     clip = data.clip
     if clip.crop_boxes is None:
-        return True
-    inside = data.train_image(frame)[1][..., 3] >= FOREGROUND
+        return []
+    insides = (data.train_image(frame)[1][..., 3] >= FOREGROUND for frame in range(len(clip.times)))
+    boxes = zip(insides, clip.crop_boxes, strict=True)
+    return [frame for frame, (inside, box) in enumerate(boxes) if is_whole(inside, box, clip.source_size)]
+
+
+def is_whole(inside: Bool[Tensor, "S S"], crop_box: Int[Tensor, " 3"], source_size: tuple[int, int]) -> bool:
+    """Whether the silhouette in a crop keeps clear of the edges of the source's picture.
+
+    Args:
+        inside: the silhouette.
+        crop_box: left, top and side of the crop, in pixels of the source.
+        source_size: width and height of the source.
+    """
     rows, columns = inside.any(dim=1).nonzero(), inside.any(dim=0).nonzero()
-    left, top, side = clip.crop_boxes[frame].tolist()
-    scale, (width, height) = side / len(inside), clip.source_size
-    first = (left + float(columns[0]) * scale, top + float(rows[0]) * scale)
-    last = (left + float(columns[-1] + 1) * scale, top + float(rows[-1] + 1) * scale)
+    left, top, side = crop_box.tolist()
+    scale, (width, height) = side / len(inside), source_size
+    first = left + float(columns[0]) * scale, top + float(rows[0]) * scale
+    last = left + float(columns[-1] + 1) * scale, top + float(rows[-1] + 1) * scale
     return min(first) >= 1 and last[0] <= width - 1 and last[1] <= height - 1
 
 

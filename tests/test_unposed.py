@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -208,10 +207,9 @@ def test_seeds_lean_as_outlines_have_it_where_the_animal_turns_enough(pipeline, 
 @pytest.mark.parametrize(("left", "top", "whole"), [(10, 10, True), (-4, 10, False), (10, 74, False), (10, 66, True)])
 def test_silhouettes_that_the_picture_cuts_are_known(left, top, whole):
     """A crop of 40 source pixels in 20, of which the animal has the middle 16, in a picture of 120 x 103."""
-    rgba = torch.zeros(20, 20, 4, dtype=torch.uint8)
-    rgba[2:18, 2:18, 3] = 255
-    clip = SimpleNamespace(crop_boxes=torch.tensor([[left, top, 40]]), source_size=(120, 103))
-    assert is_whole(SimpleNamespace(clip=clip, train_image=lambda _: (None, rgba)), 0) is whole
+    inside = torch.zeros(20, 20, dtype=torch.bool)
+    inside[2:18, 2:18] = True
+    assert is_whole(inside, torch.tensor([left, top, 40]), (120, 103)) is whole
 
 
 def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):

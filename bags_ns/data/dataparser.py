@@ -38,7 +38,7 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     fov_deg: float = 49.1
     """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
     elevation_deg: float = 0.0
-    """How far the camera looks down on the animal, in degrees; used where cameras are unknown."""
+    """How far the camera looks down on the animal, in degrees; used where cameras are unknown. At 0 training looks for it."""
     crop_size: int = 0
     """Side of the square crops in pixels, where cameras are unknown; 0 is 512 with CUDA and 256 without."""
     max_side: int = 0
