@@ -115,8 +115,7 @@ class BagsPipeline(VanillaPipeline):
         candidates = [known.frame] if known else [*posed] or self.datamanager.active_frames
         frame = candidates[int(torch.randint(len(candidates), ()))]
         if frame not in self._references:
-            reference = reference_of(self.model, self.datamanager, self.prior, frame)
-            _keep(self._references, frame, reference)
+            _keep(self._references, frame, reference_of(self.model, self.datamanager, self.prior, frame))
         reference = self._references[frame]
         gaussians = posed.get(frame)
         if gaussians is None:

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bags_ns.data.images import FOREGROUND
-from bags_ns.data.seed_points import View
+from bags_ns.data.seed_points import View, lean
 from bags_ns.rig.timetable import interpolation_weights
 from bags_ns.rig.transforms import so3_exp
 
@@ -112,23 +112,26 @@ class TurnedOutlines:
         times: Float[Tensor, " V"],
         canonical_time: float,
     ) -> None:
-        spans, wanted, pose = [], [], torch.eye(4)
+        spans, wanted = [], []
         for view in views:
-            pose = torch.from_numpy(view.camera_to_world).to(points)
             outline = _outline(view)
             span = _span(outline)[None]
             spans.append(span)
             wanted.append(_cells(_framed(outline[None], span, span)))
+        pose = torch.from_numpy(view.camera_to_world).to(points)
         self._axes = pose[:3, :3]
         self._camera = pose[:3, 3] @ self._axes  # all in the camera's own axes, but from the world's origin
         self._points, self._moved, self._times = points @ self._axes, moved @ self._axes, times
+        leaned = torch.from_numpy(lean(points.double().numpy(), view, 1.0)).to(points)
+        self._by_slope = (leaned - points) @ self._axes
         self._spans, self._wanted = torch.cat(spans), torch.cat(wanted)
         self._canonical_time = torch.tensor([canonical_time])
 
     def thinned(self) -> TurnedOutlines:
         """Some of the points and of the views: quicker, and less exact."""
         few = copy.copy(self)
-        few._points = self._points[::THINNED_POINTS]
+        for name in ("_points", "_by_slope"):
+            setattr(few, name, getattr(self, name)[::THINNED_POINTS])
         for name in ("_moved", "_times", "_spans", "_wanted"):
             setattr(few, name, getattr(self, name)[::THINNED_VIEWS])
         return few
@@ -149,9 +152,7 @@ class TurnedOutlines:
 
     def _turned(self, turning: Turning) -> Float[Tensor, "V N 3"]:
         """The shape's points in the views before the animal has gone anywhere, seen from the camera in its axes."""
-        from_camera = self._points - self._camera
-        across = self._points[:, 0] - self._points[:, 0].mean()
-        leaned = self._camera + from_camera * (1 - turning.slope * across / from_camera[:, 2])[:, None]
+        leaned = self._points + turning.slope * self._by_slope
         angles = turning.at(self._times) - turning.at(self._canonical_time)
         rotations = so3_exp(angles[:, None] * self._vertical(turning))
         return leaned @ rotations.mT - self._camera
