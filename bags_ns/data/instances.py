@@ -6,8 +6,10 @@ is reduced to a callable from a picture to candidates, so that following can be 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ class Candidate:
 
 
 Network = Callable[[Rgb], list[Candidate]]
+
+
+def is_here(name: str, model: str = "") -> bool:
+    """Whether a network can be had without fetching anything, by its files: nothing is loaded."""
+    if name == "torchvision":
+        return torchvision_weights().is_file()
+    if name == "rembg":
+        return find_spec("rembg") is not None and rembg_weights().is_file()
+    if not model or find_spec("transformers") is None:
+        return False
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    fetched = Path(HF_HUB_CACHE, f"models--{model.replace('/', '--')}", "snapshots")
+    return Path(model).is_dir() or any(path.suffix in (".safetensors", ".bin") for path in fetched.glob("*/*"))
 
 
 def follow_instance(
@@ -148,6 +164,12 @@ def torchvision_weights() -> Path:
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / MASK_RCNN_FILE
+
+
+def rembg_weights() -> Path:
+    """Where rembg keeps its weights."""
+    usual = Path(os.environ.get("XDG_DATA_HOME", "~"), ".u2net")
+    return Path(os.environ.get("U2NET_HOME", usual), "u2net.onnx").expanduser()
 
 
 def rembg_network(remove: Callable[[Rgb], UInt8[np.ndarray, "H W"]] | None = None) -> Network:

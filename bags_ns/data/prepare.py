@@ -78,8 +78,10 @@ def prepare(clip: SourceClip, settings: PrepareSettings, cache_dir: Path) -> Pre
         settings = replace(settings, fov_deg=fov_deg)
     poses = [_pose_key(frame) for frame in (*clip.frames, *clip.test_frames)]
     named = {"settings": asdict(settings), "prepared": clip.prepared, "poses": poses, "train": len(clip.frames)}
-    key = content_key(clip.root, clip.files, named)
     made = lacks_silhouettes(clip)
+    if made:
+        named["segmenters"] = settings.segmentation.here
+    key = content_key(clip.root, clip.files, named)
     is_new = not (cache_dir / key).is_dir()
     folder = cached_folder(cache_dir, key, lambda building: _build(clip, settings, cache_dir, building, made))
     if made and is_new and (folder / SHEET_NAME).is_file():

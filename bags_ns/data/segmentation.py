@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from bags_ns.data.instances import (
     Network,
     SegmenterMissing,
     follow_instance,
+    is_here,
     rembg_network,
     torchvision_network,
     transformers_network,
@@ -37,11 +39,22 @@ FALL_BACK = ("torchvision", "rembg", "grabcut")
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """How silhouettes are made; part of their key in the cache."""
+    """How silhouettes are made; with what this machine has for it, part of their key in the cache."""
 
     segmenter: SegmenterName = "auto"
     segmenter_model: str = ""
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The segmenters to try, one after the other; the last one needs nothing."""
+        names = FALL_BACK if self.segmenter == "auto" else dict.fromkeys((self.segmenter, *FALL_BACK))
+        return (*takewhile(lambda name: name != "grabcut", names), "grabcut")
+
+    @property
+    def here(self) -> list[str]:
+        """Those that this machine has now, for keys in the cache: masks made without weights are not taken once they are here."""
+        return [name for name in self.order if name == "grabcut" or is_here(name, self.segmenter_model)]
 
 
 def lacks_silhouettes(clip: SourceClip) -> bool:
@@ -70,7 +83,8 @@ def with_silhouettes(
             f"{clip.video or clip.root} has no silhouettes; add masks/ beside the frames or choose a --segmenter."
         )
     files = [path for path in clip.files if path is not None]
-    key = content_key(clip.root, files, {"silhouettes": asdict(settings), "numbers": list(numbers)})
+    named = {"silhouettes": asdict(settings), "segmenters": settings.here, "numbers": list(numbers)}
+    key = content_key(clip.root, files, named)
     images = _images(clip, numbers)
     folder = cached_folder(cache_dir, key, lambda building: _build(clip, numbers, images, settings, building))
     if clip.video is not None:
@@ -157,10 +171,7 @@ def segment(
         "rembg": rembg_network,
         "transformers": lambda: transformers_network(settings.segmenter_model),
     }
-    order = FALL_BACK if settings.segmenter == "auto" else (settings.segmenter, *FALL_BACK)
-    for name in dict.fromkeys(order):
-        if name == "grabcut":
-            break
+    for name in settings.order[:-1]:
         try:
             network = makers[name]()
         except SegmenterMissing as missing:

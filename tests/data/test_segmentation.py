@@ -20,6 +20,7 @@ from bags_ns.data.instances import (
     follow_instance,
     rembg_network,
     torchvision_network,
+    torchvision_weights,
     transformers_network,
 )
 from bags_ns.data.judgement import judge, summary, usable
@@ -213,6 +214,31 @@ def test_a_plain_video_trains_without_masks(walking, tmp_path, monkeypatch, caps
     monkeypatch.setattr(segmentation, "segment", missing)  # another crop needs no new silhouettes
     config = AnimalVideoDataParserConfig(data=tmp_path / "in" / "my dog.mp4", **{**options, "crop_size": 32})
     config.setup().get_dataparser_outputs("train")
+
+
+def test_weights_that_came_later_are_used_and_what_they_made_is_kept(walking, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    write_video(tmp_path / "in" / "dog.mp4", (rgb for rgb, _ in walking), fps=10.0)
+    options = dict(cache_dir=tmp_path / "cache", num_seed_points=200, crop_size=64, box=(30, 84, 120, 72))
+
+    def prepared():
+        config = AnimalVideoDataParserConfig(data=tmp_path / "in" / "dog.mp4", **options)
+        return config.setup().get_dataparser_outputs("train").image_filenames[0].parents[1]
+
+    by_colour = prepared()
+    assert prepared() == by_colour
+    torchvision_weights().parent.mkdir(parents=True)
+    torchvision_weights().touch()
+    sees = [Candidate(walking[0][1] > 0, 1.0)]
+    monkeypatch.setattr(segmentation, "torchvision_network", lambda: lambda rgb: sees)
+    by_network = prepared()
+    assert by_network != by_colour
+    monkeypatch.setattr(segmentation, "torchvision_network", missing)
+    monkeypatch.setattr(segmentation, "segment", missing)  # nothing is loaded, nothing made anew
+    assert prepared() == by_network
+    torchvision_weights().unlink()
+    assert prepared() == by_colour
 
 
 def test_jpg_frames_without_masks_and_none(walking, tmp_path):
