@@ -32,6 +32,9 @@ from bags_ns.priors.base import PriorError
 from bags_ns.schedule import PhaseSchedule
 from bags_ns.watch import LossWatch
 
+UNTRIED_CONFIG = ".config.yml"
+"""The config of a run that is not set up yet."""
+
 
 @dataclass
 class PhasedSchedulerConfig(SchedulerConfig):
@@ -80,14 +83,17 @@ class BagsTrainerConfig(TrainerConfig):
     _target: type = field(default_factory=lambda: BagsTrainer)
 
     def save_config(self) -> None:
-        """Saves config.yml with absolute paths, so that it does not matter where later commands are started."""
+        """Saves the config with absolute paths, so that it does not matter where later commands are started.
+
+        nerfstudio calls this before the setup, which makes it the run's config.yml only when nothing has gone wrong.
+        """
         datamanager = self.pipeline.datamanager
         self.output_dir = self.output_dir.resolve()
         for holder in (self, datamanager, getattr(datamanager, "dataparser", None)):
             data = getattr(holder, "data", None)
             if data is not None:
                 setattr(holder, "data", data.resolve())  # noqa: B010  the three have no common type
-        with whole_file(self.get_base_dir() / "config.yml") as unfinished:
+        with whole_file(self.get_base_dir() / UNTRIED_CONFIG) as unfinished:
             unfinished.write_text(yaml.dump(self), encoding="utf-8")
 
 
@@ -107,12 +113,14 @@ class BagsTrainer(Trainer):
 
     def setup(self, test_mode: Any = "val") -> None:
         """Sets up as nerfstudio does, then limits this session to what the run has left."""
+        untried = self.base_dir / UNTRIED_CONFIG
         try:
             super().setup(test_mode)
         except (DataError, PriorError, FileNotFoundError) as error:
-            # nerfstudio would show a traceback, and the config it has saved would be taken for a run's.
-            (self.base_dir / "config.yml").unlink(missing_ok=True)
-            raise SystemExit(f"ns-train: {error}") from None
+            untried.unlink(missing_ok=True)
+            raise SystemExit(f"ns-train: {error}") from None  # nerfstudio would show a traceback
+        if self.local_rank == 0 and untried.is_file():
+            untried.replace(self.base_dir / "config.yml")
         left = self.run_length - self._start_step
         if left > 0:
             self.config.max_num_iterations = min(self.config.max_num_iterations, left)

@@ -57,7 +57,6 @@ def test_every_trained_group_gets_a_gradient(trained):
 
 
 def test_a_checkpoint_brings_it_back(trained):
-    trained.config.save_config()
     trained.save_checkpoint(159)
     model, again = trained.model.eval(), open_run(trained.base_dir).model
     for time in (0.0, 0.37, 1.0):

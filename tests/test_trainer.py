@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+import yaml
 from tiny_runs import run, trainer_on
 
 from bags_ns.watch import EXPLOSION, LOOK_EVERY, LossWatch
@@ -70,6 +71,25 @@ def test_parameters_that_are_no_numbers_are_never_saved(clip, tmp_path):
     with pytest.raises(SystemExit, match="gauss_params.means are not finite at step 2"):
         trainer.save_checkpoint(2)
     assert not list(trainer.checkpoint_dir.glob("*"))
+
+
+@pytest.mark.parametrize("wrong", ["data", "step"])
+def test_a_failed_setup_leaves_the_run_in_its_folder_as_it_was(wrong, clip, tmp_path):
+    trainer = trainer_on(clip, tmp_path)
+    run(trainer, range(2))
+    trainer.save_checkpoint(1)
+    path = trainer.base_dir / "config.yml"
+    before = path.read_bytes()
+    again = yaml.load(path.read_text(), Loader=yaml.Loader)  # as ns-train --load-config does
+    if wrong == "data":
+        again.pipeline.datamanager.data = tmp_path / "moved"
+    else:
+        again.load_dir, again.load_step = trainer.checkpoint_dir, 7
+    again.save_config()
+    with pytest.raises(SystemExit, match=r"^ns-train: .*(moved|step-000000007.ckpt) does not exist"):
+        again.setup().setup()
+    assert path.read_bytes() == before and newest(trainer).name == "step-000000001.ckpt"
+    assert not list(trainer.base_dir.glob(".config*"))
 
 
 def test_densification_goes_on_where_a_killed_run_left_it(clip, tmp_path):

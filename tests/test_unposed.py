@@ -47,6 +47,7 @@ def trainer_on(clip, tmp_path, known_cameras):
     config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
     config.pipeline.turn_from_outlines = config.pipeline.slope_from_prior = False  # the prior takes a minute
     config.set_timestamp()
+    config.save_config()
     trainer = BagsTrainer(config)
     trainer.setup()
     return trainer
@@ -214,7 +215,6 @@ def test_silhouettes_that_the_picture_cuts_are_known(left, top, whole):
 
 def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
     pipeline.model.root_motion.start_turns(torch.tensor([0.0, -0.1, -0.3, -0.4]), torch.tensor([0.0, 0.0, 1.0]))
-    unposed_trainer.config.save_config()
     unposed_trainer.save_checkpoint(1)
     folder = unposed_trainer.base_dir
     verb = [Path(sys.executable).with_name("bags"), "evaluate", "--load-config", folder, "--unposed"]

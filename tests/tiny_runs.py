@@ -25,6 +25,7 @@ def trainer_on(
         assert hasattr(config.pipeline.model, name)
         setattr(config.pipeline.model, name, value)
     config.set_timestamp()
+    config.save_config()
     trainer = BagsTrainer(config)
     trainer.setup()
     return trainer

@@ -26,7 +26,6 @@ def folder(clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("space")
     for name, steps in (("run", 60), ("unsaved", 0)):
         trainer = trainer_on(clip, folder / name, steps=60)
-        trainer.config.save_config()
         run(trainer, range(steps))
         if steps:
             trainer.save_checkpoint(steps - 1)
@@ -52,7 +51,6 @@ def folder(clip, tmp_path_factory):
     (folder / "broken.json").write_text("{")
     for name in ("damaged", "torn"):
         trainer = trainer_on(clip, folder / name, steps=60)
-        trainer.config.save_config()
         trainer.save_checkpoint(0)
     (config,) = folder.glob("damaged/**/config.yml")
     config.write_text("method: [")

@@ -18,7 +18,6 @@ def folder(clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name, steps in (("short", 2), ("longer", 40), ("unsaved", 0)):
         trainer = trainer_on(clip, folder / name, steps=40)
-        trainer.config.save_config()
         run(trainer, range(steps))
         if steps:
             trainer.save_checkpoint(steps - 1)
