@@ -47,7 +47,7 @@ def find_config(path: Path) -> Path:
 
 
 def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test") -> Run:
-    """Loads the newest checkpoint of a run for inference.
+    """Loads the newest checkpoint beside a run's config for inference, wherever the run has been moved since.
 
     Raises:
         FileNotFoundError: no run or no checkpoint there.
@@ -57,15 +57,19 @@ def open_run(path: Path, test_mode: Literal["test", "val", "inference"] = "test"
     from nerfstudio.utils.eval_utils import eval_setup
 
     config_path = find_config(path)
-    checkpoints = sorted((config_path.parent / "nerfstudio_models").glob("step-*.ckpt"))
+    models = config_path.parent.resolve() / "nerfstudio_models"
+    checkpoints = sorted(models.glob("step-*.ckpt"))
     if not checkpoints:
-        raise FileNotFoundError(
-            f"{config_path.parent / 'nerfstudio_models'} holds no checkpoint: the run was never saved"
-        )
+        raise FileNotFoundError(f"{models} holds no checkpoint: the run was never saved")
     if not is_zipfile(checkpoints[-1]):  # as torch writes them; a torn one lacks its end
         raise ValueError(f"{checkpoints[-1]} is damaged: remove it, and the one before it is taken")
+
+    def where_it_is(config: TrainerConfig) -> TrainerConfig:
+        config.relative_model_dir, config.load_step = models, None  # an absolute path is relative to nothing
+        return config
+
     try:
-        _, pipeline, _, _ = eval_setup(config_path, test_mode=test_mode)
+        _, pipeline, _, _ = eval_setup(config_path, test_mode=test_mode, update_config_callback=where_it_is)
     except yaml.YAMLError as error:
         raise ValueError(f"{config_path} is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(pipeline, BagsPipeline):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import yaml
 from tiny_runs import run, trainer_on
 
+from bags_ns.runs import open_run
 from bags_ns.watch import EXPLOSION, LOOK_EVERY, LossWatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,6 +92,36 @@ def test_a_failed_setup_leaves_the_run_in_its_folder_as_it_was(wrong, clip, tmp_
         again.setup().setup()
     assert path.read_bytes() == before and newest(trainer).name == "step-000000001.ckpt"
     assert not list(trainer.base_dir.glob(".config*"))
+
+
+def test_a_run_is_opened_where_it_lies_with_its_own_newest_checkpoint(clip, tmp_path):
+    trainer = trainer_on(clip, tmp_path / "first")
+    for step in range(3):
+        run(trainer, range(step, step + 1))
+        trainer.save_checkpoint(step)
+    copied = shutil.copytree(trainer.base_dir, tmp_path / "copied")
+    trainer.model.gauss_params["means"].data += 1
+    trainer.save_checkpoint(2)
+    assert torch.allclose(open_run(copied).model.means + 1, trainer.model.means)
+    assert torch.equal(open_run(trainer.base_dir).model.means, trainer.model.means)
+    moved = trainer.base_dir.rename(tmp_path / "moved")
+    config = (moved / "config.yml").read_text()
+    (moved / "config.yml").write_text(config.replace("load_step: null", "load_step: 50"))  # as runs of old have it
+    assert torch.equal(open_run(moved).model.means, trainer.model.means)
+
+
+def test_a_run_that_was_resumed_from_a_step_is_opened_at_its_own(clip, tmp_path):
+    trainer = trainer_on(clip, tmp_path / "first")
+    trainer.config.save_only_latest_checkpoint = False
+    for step in range(2):
+        run(trainer, range(step, step + 1))
+        trainer.save_checkpoint(step)
+    resumed = trainer_on(clip, tmp_path / "second", load_dir=trainer.checkpoint_dir, load_step=0)
+    assert resumed._start_step == 1
+    run(resumed, range(1, 4))
+    resumed.save_checkpoint(3)
+    assert yaml.load((resumed.base_dir / "config.yml").read_text(), Loader=yaml.Loader).load_step is None  # for ns-eval
+    assert torch.equal(open_run(resumed.base_dir).model.means, resumed.model.means)
 
 
 def test_densification_goes_on_where_a_killed_run_left_it(clip, tmp_path):

@@ -14,13 +14,20 @@ STEPS = 240
 
 
 def trainer_on(
-    clip: Path, folder: Path, *, steps: int = STEPS, load_dir: Path | None = None, prior: str = "none", **model
+    clip: Path,
+    folder: Path,
+    *,
+    steps: int = STEPS,
+    load_dir: Path | None = None,
+    load_step: int | None = None,
+    prior: str = "none",
+    **model,
 ) -> BagsTrainer:
     """A trainer that is set up: bags-tiny with few Gaussians and bones; further names are fields of the model's config."""
     config = copy.deepcopy(method_configs.bags_tiny.config)
     config.data = config.pipeline.datamanager.data = clip
     config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", steps
-    config.load_dir, config.pipeline.prior.name = load_dir, prior
+    config.load_dir, config.load_step, config.pipeline.prior.name = load_dir, load_step, prior
     for name, value in {"num_bones": 8, "num_random": 800, **model}.items():
         assert hasattr(config.pipeline.model, name)
         setattr(config.pipeline.model, name, value)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
+from bags_ns.runs import open_run
 
 BIN = Path(sys.executable).parent
 STEPS = 120
@@ -72,6 +73,7 @@ def test_resume_trains_the_gaussians_on_in_the_same_schedule(config, workspace):
     for name in ("means", "features_dc", "opacities", "scales"):
         old, new = (s["pipeline"][f"_model.gauss_params.{name}"] for s in (before, after))
         assert old.shape != new.shape or not torch.equal(old, new), f"{name} stood still"
+    assert torch.equal(open_run(resumed).model.means, after["pipeline"]["_model.gauss_params.means"])
     whole = torch.load(sorted(models.glob("step-*.ckpt"))[-1], map_location="cpu", weights_only=True)
     rates = [s["schedulers"]["means"]["_last_lr"][0] for s in (before, after, whole)]
     assert rates[0] > 0 and rates[1] != rates[0]
