@@ -58,10 +58,21 @@ class SegmentSettings:
 
 
 def lacks_silhouettes(clip: SourceClip) -> bool:
-    """Whether neither masks nor an alpha channel come with the clip, by the headers of its files."""
+    """Whether neither masks nor an alpha channel come with the clip, by the headers of its files.
+
+    Raises:
+        DataError: they come with some of its frames only.
+    """
     if clip.video is not None:
         return clip.mask_video is None and not clip.mask_files
-    return any(frame.mask is None and not _has_alpha(frame.image) for frame in clip.frames[:1])
+    frames = (*clip.frames, *clip.test_frames)
+    lacking = [frame.image for frame in frames if frame.mask is None and not _has_alpha(frame.image)]
+    if 0 < len(lacking) < len(frames):
+        raise DataError(
+            f"{lacking[0]} has no silhouette, {len(frames) - len(lacking)} of {len(frames)} frames have; "
+            "add the masks that are missing, or take all away."
+        )
+    return bool(lacking)
 
 
 def _has_alpha(path: Path) -> bool:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bags_ns.data import prepare as preparation
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
-from bags_ns.data.images import DataError, read_mask
+from bags_ns.data.images import DataError, read_mask, read_rgba
 from bags_ns.data.transforms import read_transforms
 from bags_ns.data.video import write_video
 
@@ -151,6 +151,17 @@ def mixed_alpha(root: Path) -> Path:
     return root
 
 
+def first_mask_missing(root: Path) -> Path:
+    """Frames with cameras, all but the first with masks."""
+    for entry in write_orbit(root, [0, 10, 20], name="transforms.json")["frames"]:
+        image = (root / entry["file_path"]).with_suffix(".png")
+        rgba = read_rgba(image)
+        write_image(image, rgba[..., :3])
+        if entry["time"]:
+            write_image(root / "masks" / image.name, rgba[..., 3])
+    return root
+
+
 SINGULAR = [[0.0] * 4] * 4
 SCALED = (np.array(orbit(10)) * 3).tolist()
 NAN = [[math.nan] * 4] * 4
@@ -180,7 +191,8 @@ TABLE = {
     "all masks empty": (masked(0), "masks of all 3 frames are empty"),
     "mask of another size": (masked(255, (80, 60), 1), "00001.png is 80x60, its image 160x120"),
     "frames of two sizes": (two_sizes, "several sizes"),
-    "one frame without alpha": (mixed_alpha, "1.png has no alpha channel"),
+    "one frame without alpha": (mixed_alpha, "1.png has no silhouette, 2 of 3 frames have"),
+    "first frame without mask": (first_mask_missing, "000.png has no silhouette, 2 of 3 frames have"),
     "no JSON": (written("transforms.json", b"{"), "is not valid JSON"),
     "JSON that is no text": (written("transforms.json", b"\xff\xfe\x00\x80"), "transforms.json"),
     "JSON list": (written("transforms.json", b"[1]"), "lists no frames"),
