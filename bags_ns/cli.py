@@ -124,6 +124,10 @@ class ProcessVideo:
     """A video, a transforms.json, or a folder of frames."""
     output_dir: Path
     """Folder to write; it must not hold anything yet."""
+    sequence: str = ""
+    """Name of the sequence in a DAVIS folder; needed only where there are several."""
+    known_cameras: bool = True
+    """False takes no more than the field of view from a camera file: the clip is then a plain video."""
     fov_deg: float = 49.1
     """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
     elevation_deg: float = 0.0
@@ -144,6 +148,10 @@ class ProcessVideo:
     """Number of the source frame in whose pose the canonical model stands; -1 chooses the clearest one."""
     orientation: Literal["auto", "cameras", "z-up", "as-is"] = "auto"
     """How known cameras are brought into the model's frame: auto leaves a scene that stands there already."""
+    num_seed_points: int = 50_000
+    """Points of seed_points.ply, that Gaussians start from."""
+    seed_radius: float = 0.6
+    """Radius of the ball in which they are looked for where cameras see all sides, in animal lengths."""
     segmenter: Literal["auto", "grabcut", "torchvision", "rembg", "transformers", "none"] = "auto"
     """What makes silhouettes where none are given; auto takes the best that this machine has."""
     segmenter_model: str = ""
@@ -162,7 +170,7 @@ class ProcessVideo:
 
         names = {item.name for item in fields(PrepareSettings)}
         settings = PrepareSettings(**{name: value for name, value in vars(self).items() if name in names})
-        print(process_video(self.data, self.output_dir, settings, self.cache_dir))
+        print(process_video(self.data, self.output_dir, settings, self.cache_dir, self.sequence))
 
 
 @dataclass

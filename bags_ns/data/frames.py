@@ -118,8 +118,7 @@ def read_clip(clip: SourceClip, numbers: Sequence[int], max_side: int = 0) -> It
 
 
 def _video_masks(clip: SourceClip, numbers: Sequence[int]) -> Iterator[tuple[UInt8[np.ndarray, "H W"], str]]:
-    if clip.mask_video is None and not clip.mask_files:
-        raise DataError(f"{clip.video} has no silhouettes beside it; run `bags process-video {clip.video}` first.")
+    assert clip.mask_video or clip.mask_files, "segmentation.with_silhouettes comes before"
     if clip.mask_video is None:
         yield from ((read_mask(clip.mask_files[number]), str(clip.mask_files[number])) for number in numbers)
         return

@@ -15,15 +15,17 @@ from bags_ns.data.prepared import Built, PreparedClip, write_prepared, write_see
 from bags_ns.data.transforms import PosedImage
 
 
-def process_video(data: Path, output_dir: Path, settings: PrepareSettings, cache_dir: Path | None = None) -> Path:
-    """Prepares `data` and writes the result to `output_dir`, which appears complete or not at all.
+def process_video(
+    data: Path, output_dir: Path, settings: PrepareSettings, cache_dir: Path | None = None, sequence: str = ""
+) -> Path:
+    """Prepares `data` (of a DAVIS folder, its `sequence`) and writes the result to `output_dir`, which appears complete or not at all.
 
     Raises:
         DataError: `output_dir` is there already and holds something.
     """
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise DataError(f"{output_dir} is there already and not empty; give another --output-dir or remove it.")
-    source = find_clip(data.expanduser().resolve(), "")
+    source = find_clip(data.expanduser().resolve(), sequence)
     cache = (cache_dir or default_cache_dir()).expanduser().resolve()
     clip = prepare(source, settings, cache)
     output_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,17 @@
 """`bags process-video` writes a folder that everybody reads, or nothing; `bags doctor` sees what is there."""
 
 import json
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 from drawn_clips import walk, write_folder
 
+from bags_ns.cli import ProcessVideo
 from bags_ns.commands.doctor import examine, report
+from bags_ns.data import process
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.data.images import DataError
 from bags_ns.data.prepare import PrepareSettings
@@ -36,6 +41,20 @@ def test_known_cameras_and_test_views_come_along(orbit_clip, tmp_path):
     for split, count in (("train", 9), ("test", 4)):
         now, then = (item.setup().get_dataparser_outputs(split).cameras for item in (config, before))
         assert len(now) == count and torch.allclose(now.camera_to_worlds, then.camera_to_worlds)
+
+
+def test_the_verb_has_the_options_that_the_errors_of_its_work_name(tmp_path):
+    sources = [path for path in Path(process.__file__).parent.glob("*.py") if path.name != "held_out.py"]
+    named = {name for path in sources for name in re.findall(r"--([a-z][a-z-]+)", path.read_text())}
+    assert {"data", "sequence", "seed-radius"} <= named
+    assert named <= {field.name.replace("_", "-") for field in fields(ProcessVideo)}
+    for name in ("bear", "camel"):
+        write_folder(tmp_path / "davis", walk(4), f"JPEGImages/480p/{name}", f"Annotations/480p/{name}")
+    options = dict(crop_size=64, num_seed_points=200, cache_dir=tmp_path / "cache")
+    with pytest.raises(DataError, match="2 sequences; choose with --sequence: bear, camel"):
+        ProcessVideo(tmp_path / "davis", tmp_path / "out", **options).run()
+    ProcessVideo(tmp_path / "davis", tmp_path / "out", sequence="bear", **options).run()
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 4
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(folder_clip, tmp_path):
