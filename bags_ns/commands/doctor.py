@@ -46,7 +46,7 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
             "--segmenter transformers, the zero123 and imagedream priors",
             "pip install 'bags-ns[priors]'",
         ),
-        _package("scikit-image", "bags export gltf and web", "pip install 'bags-ns[export]'"),
+        _package("fast-simplification", "bags export gltf and web", "pip install 'bags-ns[export]'"),
         _package("gsply", "bags export spz", "pip install 'bags-ns[export]'"),
         _package("rembg", "--segmenter rembg", "pip install 'bags-ns[segment]'"),
         _segmentation_weights(),

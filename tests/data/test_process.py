@@ -74,6 +74,7 @@ def test_the_doctor_names_everything(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     findings = {item.name: item for item in examine(tmp_path / "cache")}
     assert {"python", "torch", "CUDA", "gsplat", "numba", "ffmpeg", "rembg", "transformers"} <= set(findings)
+    assert "gltf" in findings["fast-simplification"].needed_for  # scikit-image comes with nerfstudio
     assert findings["Mask R-CNN weights"].state == "optional" and "maskrcnn" in findings["Mask R-CNN weights"].remedy
     assert all(item.remedy for item in findings.values() if item.state != "ok")
     assert report(list(findings.values())).row_count == len(findings)
