@@ -45,6 +45,10 @@ KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 
 
+class ConfigError(ValueError):
+    """Settings that cannot be trained with; one line that names them and says what they may be."""
+
+
 @dataclass
 class BagsPipelineConfig(VanillaPipelineConfig):
     """Data, model, prior and when each is at work."""
@@ -66,6 +70,13 @@ class BagsPipelineConfig(VanillaPipelineConfig):
     """A prior that judges single views (small, zero123) has a say in that, above all whether to the left or to the right."""
     slope_from_prior: bool = True
     """Where frames see the animal from one side, the prior says before training how its body stands to the picture's plane."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a run would go wrong on its way."""
+        canonical, window, bones = self.phases.canonical_end, self.phases.window_end, self.phases.bones_end
+        if not 0 <= canonical < window <= bones <= 1:
+            wanted = "0 <= canonical-end < window-end <= bones-end <= 1"
+            raise ConfigError(f"--pipeline.phases takes {wanted}, got {canonical}, {window}, {bones}.")
 
 
 class BagsPipeline(VanillaPipeline):

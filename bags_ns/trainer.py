@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from bags_ns.data.images import DataError
 from bags_ns.files import whole_file
 from bags_ns.model import BagsModel
-from bags_ns.pipeline import BagsPipelineConfig
+from bags_ns.pipeline import BagsPipelineConfig, ConfigError
 from bags_ns.priors.base import PriorError
 from bags_ns.schedule import PhaseSchedule
 from bags_ns.watch import LossWatch
@@ -120,8 +120,9 @@ class BagsTrainer(Trainer):
         """Sets up as nerfstudio does, then limits this session to what the run has left."""
         untried = self.base_dir / UNTRIED_CONFIG
         try:
+            cast(BagsPipelineConfig, self.config.pipeline).check()
             super().setup(test_mode)
-        except (DataError, PriorError, FileNotFoundError) as error:
+        except (ConfigError, DataError, PriorError, FileNotFoundError) as error:
             untried.unlink(missing_ok=True)
             raise SystemExit(f"ns-train: {error}") from None  # nerfstudio would show a traceback
         if self.local_rank == 0 and untried.is_file():

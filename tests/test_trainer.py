@@ -1,5 +1,6 @@
 """Runs that go wrong or are killed: what ends them says why, and what they leave can be gone on from."""
 
+import copy
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import torch
 import yaml
 from tiny_runs import run, trainer_on
 
+from bags_ns import method_configs
 from bags_ns.runs import open_run
 from bags_ns.watch import EXPLOSION, LOOK_EVERY, LossWatch
 
@@ -73,6 +75,21 @@ def test_parameters_that_are_no_numbers_are_never_saved(clip, tmp_path):
     with pytest.raises(SystemExit, match="gauss_params.means are not finite at step 2"):
         trainer.save_checkpoint(2)
     assert not list(trainer.checkpoint_dir.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("canonical_end", -0.1), ("window_end", 0.1), ("bones_end", 0.4), ("bones_end", 1.5)]
+)
+def test_phases_that_do_not_follow_each_other_are_refused_in_one_line(name, value, tmp_path):
+    config = copy.deepcopy(method_configs.bags_tiny.config)
+    config.pipeline.check()
+    setattr(config.pipeline.phases, name, value)
+    config.output_dir, config.vis = tmp_path, "tensorboard"
+    config.set_timestamp()
+    config.save_config()
+    with pytest.raises(SystemExit, match=rf"^ns-train: --pipeline.phases takes .*, got .*{value}") as refused:
+        config.setup().setup()
+    assert "\n" not in str(refused.value) and not list(tmp_path.rglob("*.yml"))
 
 
 @pytest.mark.parametrize("wrong", ["data", "step"])
