@@ -15,11 +15,13 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float, UInt8
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
+from tyro.conf import Suppress
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
@@ -61,14 +63,27 @@ class AnimalModelConfig(SplatfactoModelConfig):
     """Hidden units of the bones' motion network."""
     start_opacity: float = 0.04
     """Opacity of the Gaussians at the start: where the first frames see through them, limbs find their place sooner."""
-    sh_degree: int = 0
-    """Spherical harmonics do not turn with a bone: colours are logits."""
     num_random: int = 5000
     """About how many Gaussians to start with, drawn from the data's seed points (or at random where there are none)."""
     random_scale: float = 1.0
     """Edge of the cube of random Gaussians."""
     background_color: Literal["random", "black", "white"] = "random"
     """Background in training; random colours make coverage and colour separable. Outside training it is white."""
+    sh_degree: int = 0
+    """Only 0: spherical harmonics do not turn with a bone, so colours are logits."""
+    use_bilateral_grid: bool = False
+    """Only False: the colours of frames are not corrected."""
+    # What splatfacto's own renders and losses read, and nothing here.
+    num_downscales: Suppress[int] = 0
+    resolution_schedule: Suppress[int] = 3000
+    sh_degree_interval: Suppress[int] = 1000
+    ssim_lambda: Suppress[float] = 0.2
+    use_scale_regularization: Suppress[bool] = False
+    output_depth_during_training: Suppress[bool] = False
+    rasterize_mode: Suppress[Literal["classic", "antialiased"]] = "classic"
+    camera_optimizer: Suppress[CameraOptimizerConfig] = field(default_factory=lambda: CameraOptimizerConfig(mode="off"))
+    grid_shape: Suppress[tuple[int, int, int]] = (16, 16, 8)
+    color_corrected_metrics: Suppress[bool] = False
 
 
 @contextlib.contextmanager

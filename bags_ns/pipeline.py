@@ -77,6 +77,12 @@ class BagsPipelineConfig(VanillaPipelineConfig):
         if not 0 <= canonical < window <= bones <= 1:
             wanted = "0 <= canonical-end < window-end <= bones-end <= 1"
             raise ConfigError(f"--pipeline.phases takes {wanted}, got {canonical}, {window}, {bones}.")
+        if self.model.sh_degree:
+            raise ConfigError("--pipeline.model.sh-degree takes 0: spherical harmonics do not turn with a bone.")
+        if self.model.use_bilateral_grid:
+            raise ConfigError(
+                "--pipeline.model.use-bilateral-grid takes False: colours of frames are not corrected here."
+            )
 
 
 class BagsPipeline(VanillaPipeline):

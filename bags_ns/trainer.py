@@ -23,6 +23,7 @@ from nerfstudio.utils import writer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from tyro.conf import Suppress
 
 from bags_ns.data.images import DataError
 from bags_ns.files import whole_file
@@ -45,9 +46,9 @@ class PhasedSchedulerConfig(SchedulerConfig):
     """Learning rate at the end of the run, as a fraction of that at its start."""
     phase_factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Factors in the canonical, the bones' and the joint phase; 0 freezes the group."""
-    run_length: int = 1
+    run_length: Suppress[int] = 1
     """Steps of the whole run; set by the trainer."""
-    phases: PhaseSchedule = field(default_factory=PhaseSchedule)
+    phases: Suppress[PhaseSchedule] = field(default_factory=PhaseSchedule)
     """Where the phases lie; set by the trainer from the pipeline's config."""
 
     def factor(self, step: int) -> float:

@@ -78,18 +78,27 @@ def test_parameters_that_are_no_numbers_are_never_saved(clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("canonical_end", -0.1), ("window_end", 0.1), ("bones_end", 0.4), ("bones_end", 1.5)]
+    ("part", "name", "value"),
+    [
+        ("phases", "canonical_end", -0.1),
+        ("phases", "window_end", 0.1),
+        ("phases", "bones_end", 0.4),
+        ("phases", "bones_end", 1.5),
+        ("model", "sh_degree", 3),
+        ("model", "use_bilateral_grid", True),
+    ],
 )
-def test_phases_that_do_not_follow_each_other_are_refused_in_one_line(name, value, tmp_path):
+def test_settings_that_cannot_be_trained_with_are_refused_in_one_line(part, name, value, tmp_path):
     config = copy.deepcopy(method_configs.bags_tiny.config)
     config.pipeline.check()
-    setattr(config.pipeline.phases, name, value)
+    setattr(getattr(config.pipeline, part), name, value)
     config.output_dir, config.vis = tmp_path, "tensorboard"
     config.set_timestamp()
     config.save_config()
-    with pytest.raises(SystemExit, match=rf"^ns-train: --pipeline.phases takes .*, got .*{value}") as refused:
+    with pytest.raises(SystemExit, match=rf"^ns-train: --pipeline.{part}.* takes ") as refused:
         config.setup().setup()
-    assert "\n" not in str(refused.value) and not list(tmp_path.rglob("*.yml"))
+    message = str(refused.value)
+    assert "\n" not in message and name.replace("_", "-") in message and not list(tmp_path.rglob("*.yml"))
 
 
 @pytest.mark.parametrize("wrong", ["data", "step"])
