@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig, cameras_of
-from bags_ns.data.frames import read_frame
+from bags_ns.data.frames import read_frame, tests_within
 from bags_ns.data.images import DataError
 from bags_ns.data.layouts import SourceFrame, find_clip
 from bags_ns.data.seed_points import View, meeting_point, rays_of
@@ -118,7 +118,9 @@ class TrueClip:
             raise DataError(
                 f"{config.data}: {reason}; --unposed is for runs of ns-train ... animal-video --known-cameras False."
             )
-        return cls(tuple(clip.frames[int(number)] for number in info.source_indices), clip.test_frames)
+        numbers = info.source_indices.tolist()
+        tests = tests_within(clip, numbers, info.times.tolist())
+        return cls(tuple(clip.frames[number] for number in numbers), tuple(tests))
 
 
 def evaluate_unposed(

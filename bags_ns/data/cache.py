@@ -19,7 +19,7 @@ import platformdirs
 
 from bags_ns.data.images import DataError
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """To be raised whenever what is written to the cache changes its form or meaning."""
 WHOLE_FILE_LIMIT = 64 * 2**20
 """Larger files are known by their size, time and both ends."""

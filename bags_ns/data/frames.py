@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -53,7 +53,7 @@ def choose_frames(
             raise DataError(f"{folder} holds {len(clip.mask_files)} masks for {len(seconds)} frames; give one a frame.")
     else:
         source_fps = float((clip.prepared or {}).get("fps", FOLDER_FPS))
-        seconds = tuple(number / source_fps for number in range(len(clip.frames)))
+        seconds = _seconds(clip, source_fps)
     numbers = pick_times(seconds, fps, start, end, max_frames)
     if not numbers:
         raise DataError(
@@ -62,9 +62,30 @@ def choose_frames(
     chosen = [seconds[number] for number in numbers]
     span = chosen[-1] - chosen[0]
     times = [(second - chosen[0]) / (span or 1.0) for second in chosen]
-    given = [clip.frames[number].time for number in numbers] if clip.frames else [None]
-    times = [value for value in given if value is not None] or times
     return FrameChoice(tuple(numbers), tuple(times), (len(chosen) - 1) / span if span else source_fps)
+
+
+def _seconds(clip: SourceClip, fps: float) -> tuple[float, ...]:
+    """Time of every frame of a clip of files: evenly, or as its camera file spaces them; all last as long as at `fps`."""
+    last = max(1, len(clip.frames) - 1)
+    given = [number / last if frame.time is None else frame.time for number, frame in enumerate(clip.frames)]
+    # A clip that was prepared before may lack its first or last frames: its times are those of the whole all the same.
+    first, span = (0.0, 1.0) if clip.prepared else (given[0], (given[-1] - given[0]) or 1.0)
+    return tuple((time - first) / span * last / fps for time in given)
+
+
+def tests_within(clip: SourceClip, numbers: Sequence[int], times: Sequence[float]) -> list[SourceFrame]:
+    """The test views of what is used of a clip, in its times; what is shown at an end may be half a frame beyond.
+
+    Args:
+        clip: The clip, whose frames have times.
+        numbers: Position of each used frame in the source.
+        times: Time of each in [0, 1], as `choose_frames` has them.
+    """
+    first, last = (clip.frames[number].time or 0.0 for number in (numbers[0], numbers[-1]))
+    scale, margin = (times[-1] - times[0]) / ((last - first) or 1.0), 0.5 / max(1, len(numbers) - 1)
+    placed = [(frame, times[0] + scale * ((frame.time or 0.0) - first)) for frame in clip.test_frames]
+    return [replace(frame, time=min(1.0, max(0.0, time))) for frame, time in placed if -margin <= time <= 1.0 + margin]
 
 
 def pick_times(

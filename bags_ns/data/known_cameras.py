@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from bags_ns.data.frames import FrameChoice, read_clip, read_frame, track_slowly
+from bags_ns.data.frames import FrameChoice, read_clip, read_frame, tests_within, track_slowly
 from bags_ns.data.held_out import HoldOut
 from bags_ns.data.images import DataError, fitted_size, write_rgba
 from bags_ns.data.judgement import judged_silhouettes
@@ -19,6 +19,7 @@ from bags_ns.data.layouts import SourceClip, SourceFrame
 from bags_ns.data.prepared import Built, ClipInfo, clip_info, recentred
 from bags_ns.data.silhouettes import MIN_AREA, Silhouettes, canonical_index, measure_silhouettes
 from bags_ns.data.transforms import PosedImage
+from bags_ns.progress import say
 
 
 def build_known(
@@ -42,10 +43,12 @@ def build_known(
         hold_out: Which frames are not for training.
         made: Whether a segmenter made the silhouettes: bad frames are left out then.
     """
-    sources = [clip.frames[number] for number in choice.numbers]
-    in_place = all(_is_ready(frame, max_side) for frame in (*sources, *clip.test_frames))
-    train = [_posed(frame) for frame in sources]
-    test = [_posed(frame) for frame in clip.test_frames]
+    sources = [replace(clip.frames[n], time=time) for n, time in zip(choice.numbers, choice.times, strict=True)]
+    tests = tests_within(clip, choice.numbers, choice.times)
+    if beyond := len(clip.test_frames) - len(tests):
+        say(f"Left out {beyond} of {len(clip.test_frames)} test views: they show other times than the frames used.")
+    in_place = all(_is_ready(frame, max_side) for frame in (*sources, *tests))
+    train, test = ([_posed(frame) for frame in frames] for frames in (sources, tests))
     if in_place:
         frames = read_clip(clip, choice.numbers)
     else:
@@ -54,7 +57,7 @@ def build_known(
             for posed, name in ((train, "images"), (test, "images_test"))
         )
         frames = _merged(sources, train, max_side)
-        for _ in _merged(clip.test_frames, test, max_side):
+        for _ in _merged(tests, test, max_side):
             pass
     frames = track_slowly(frames, "Reading silhouettes", len(sources))
     if made:

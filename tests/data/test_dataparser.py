@@ -66,6 +66,34 @@ def test_known_rgba_is_used_in_place(orbit_clip, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.png"))
 
 
+@pytest.mark.parametrize(
+    "part, expected_tests",
+    [({}, [0, 1 / 3, 2 / 3, 1]), ({"end": 4 / 24}, [0, 2 / 3]), ({"start": 4 / 24}, [1 / 3, 1]), ({"fps": 12.0}, [0, 1 / 3, 2 / 3, 1])],
+)  # fmt: skip
+def test_the_part_of_a_timed_clip_that_is_used_is_a_clip_of_its_own(part, expected_tests, orbit_clip, tmp_path, capsys):
+    """Its times run from 0 to 1 and its rate is the source's; test views of other times are left out."""
+    parser = parse(orbit_clip, tmp_path / "cache", **part)
+    train, test = (parser.get_dataparser_outputs(split) for split in ("train", "test"))
+    info = train.metadata["clip"]
+    assert torch.allclose(info.times, torch.linspace(0, 1, len(info.times)), atol=1e-6)
+    assert torch.equal(train.cameras.times.flatten(), info.times)
+    assert (len(info.times) - 1) / info.fps == pytest.approx((info.source_indices[-1] - info.source_indices[0]) / 24)
+    assert test.cameras.times.flatten().tolist() == pytest.approx(expected_tests)
+    said = capsys.readouterr()
+    assert ("Left out 2 of 4 test views" in said.out + said.err) == (len(expected_tests) == 2)
+
+
+def test_a_prepared_clip_without_its_first_frames_lasts_as_long_as_they_leave(tmp_path):
+    frames = walk(9)
+    for _, mask in frames[:2]:
+        mask[:] = 0
+    first = parse(write_folder(tmp_path / "in", frames), tmp_path / "cache").prepared_clip()
+    again = parse(first.train[0].image.parents[1], tmp_path / "cache").prepared_clip()
+    assert first.info.times[0] == pytest.approx(2 / 8) and (7 - 1) / first.info.fps == pytest.approx(8 / 24)
+    assert torch.allclose(again.info.times, torch.linspace(0, 1, 7), atol=1e-6)
+    assert (7 - 1) / again.info.fps == pytest.approx(6 / 24)
+
+
 def test_known_cameras_with_masks_are_merged_and_shrunk(tmp_path):
     entries = []
     for index, (rgb, mask) in enumerate(walk(3)):
