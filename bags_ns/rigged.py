@@ -44,9 +44,12 @@ def video_motion(model: BagsModel, times: Float[Tensor, " K"] | None = None) -> 
     """The motion of the video at `times` in [0, 1], which are its frames unless given; exact, a transform for each bone."""
     model.check_bones()
     times = model.bone_motion.knots if times is None else times.to(model.device)
-    poses = [model.pose_at(time) for time in times]
+    return _sampled(times * clip_duration(model), [model.pose_at(time) for time in times])
+
+
+def _sampled(times: Float[Tensor, " K"], poses: list[Pose]) -> SampledMotion:
     bones = torch.stack([pose.T_object_canonical for pose in poses])
-    return SampledMotion(times * clip_duration(model), bones, torch.stack([pose.T_world_object for pose in poses]))
+    return SampledMotion(times, bones, torch.stack([pose.T_world_object for pose in poses]))
 
 
 @torch.no_grad()
@@ -93,6 +96,11 @@ def track_poses(model: BagsModel, track: PoseTrack) -> list[Pose]:
     """The model's pose at each frame of the track."""
     times = track.frame_times().tolist()
     return [track_pose(model, track, min(1.0, time / track.duration) if track.duration else 0.0) for time in times]
+
+
+def track_motion(model: BagsModel, track: PoseTrack) -> SampledMotion:
+    """The same poses as one motion."""
+    return _sampled(track.frame_times(), track_poses(model, track))
 
 
 def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:

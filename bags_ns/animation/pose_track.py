@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.animation.interpolation import Interpolation, position_at, rotation_at
-from bags_ns.animation.joint_rotations import SampledMotion, blend_poses, pose_from_rotations
+from bags_ns.animation.joint_rotations import blend_poses, pose_from_rotations
 from bags_ns.animation.track_json import track_fields, track_json
 from bags_ns.files import whole_file
 from bags_ns.rig.motion import Pose
@@ -153,13 +153,6 @@ class PoseTrack:
     def frame_times(self) -> Float[Tensor, " K"]:
         """Times of its frames in seconds, from 0 to the end."""
         return torch.arange(1 + round(self.duration * self.fps)) / self.fps
-
-    def sample(self, skeleton: Skeleton) -> SampledMotion:
-        """Its poses at all its frames, without the video's."""
-        times = self.frame_times()
-        poses = [self.pose_at(float(time), skeleton) for time in times]
-        bones = torch.stack([pose.T_object_canonical for pose in poses])
-        return SampledMotion(times, bones, torch.stack([pose.T_world_object for pose in poses]))
 
     # --- editing -----------------------------------------------------------------------------------------------------
 

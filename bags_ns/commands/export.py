@@ -15,7 +15,7 @@ from bags_ns.animation.splats import Splats
 from bags_ns.model import BagsModel
 from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
-from bags_ns.rigged import posed_splats, rigged_animal, track_poses, video_motion
+from bags_ns.rigged import posed_splats, rigged_animal, track_motion, track_poses, video_motion
 from bags_ns.runs import open_run
 
 
@@ -65,7 +65,7 @@ def _with_motions(load_config: Path, track: Path | None) -> tuple[BagsModel, dic
     model = _open(load_config)
     motions = {"video": video_motion(model)}
     if track is not None:
-        motions[track.stem] = load_track(track, model.skeleton).sample(model.skeleton)
+        motions[track.stem] = track_motion(model, load_track(track, model.skeleton))
     return model, motions
 
 

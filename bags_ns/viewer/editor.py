@@ -176,6 +176,12 @@ class PoseEditor:
     # --- keyframes ---------------------------------------------------------------------------------------------------
 
     @property
+    def track(self) -> PoseTrack | None:
+        """The keyframes as they are shown: with the share of the video's motion that is chosen now."""
+        track = self.work.track
+        return None if track is None else dataclasses.replace(track, video_share=self.work.video_share)
+
+    @property
     def key_times(self) -> list[float]:
         """Of the keyframes, in seconds."""
         return [] if self.work.track is None else [keyframe.time for keyframe in self.work.track.keyframes]
@@ -228,7 +234,7 @@ class PoseEditor:
 
     def save(self, path: Path) -> None:
         """Writes the keyframes as JSON. Raises ValueError where there are none, OSError where it cannot be written."""
-        dataclasses.replace(self._needed_track(), video_share=self.work.video_share).save(path)
+        self._needed_track().save(path)
 
     def load(self, path: Path) -> None:
         """Takes keyframes from JSON. Raises ValueError or FileNotFoundError in one line that names the file."""
@@ -239,6 +245,6 @@ class PoseEditor:
         self._change(None, track=track, held=None, duration=duration, video_share=share, interpolation=interpolation)
 
     def _needed_track(self) -> PoseTrack:
-        if self.work.track is None:
+        if (track := self.track) is None:
             raise ValueError("there are no keyframes yet: pose the animal and add one")
-        return self.work.track
+        return track

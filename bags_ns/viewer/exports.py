@@ -13,7 +13,7 @@ from bags_ns.animation.export_spz import write_spz
 from bags_ns.animation.export_web import write_web
 from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.model import BagsModel
-from bags_ns.rigged import posed_splats, rigged_animal, track_poses, video_motion
+from bags_ns.rigged import posed_splats, rigged_animal, track_motion, track_poses, video_motion
 from bags_ns.viewer.editor import PoseEditor
 
 Share = Callable[[float], None]
@@ -22,8 +22,8 @@ Share = Callable[[float], None]
 
 def _motions(model: BagsModel, editor: PoseEditor) -> dict[str, SampledMotion]:
     """The keyframes' motion, where there are any, and the video's."""
-    track = editor.work.track
-    own = {} if track is None else {"track": track.sample(model.skeleton)}
+    track = editor.track
+    own = {} if track is None else {"track": track_motion(model, track)}
     return {**own, "video": video_motion(model)}
 
 
@@ -50,7 +50,7 @@ def _spz(model: BagsModel, editor: PoseEditor, folder: Path, share: Share) -> Pa
 
 
 def _ply_sequence(model: BagsModel, editor: PoseEditor, folder: Path, share: Share) -> Path:
-    track = editor.work.track
+    track = editor.track
     motion = video_motion(model)
     poses = [motion.pose(i) for i in range(len(motion))] if track is None else track_poses(model, track)
     done = iter(range(1, len(poses) + 1))

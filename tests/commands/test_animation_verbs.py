@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from animation.gltf_reader import Glb
 from tiny_runs import run, trainer_on
 
 from bags_ns.camera_paths import load_camera_path
@@ -34,6 +35,7 @@ def folder(clip, tmp_path_factory):
     still = [{"time": 0, "rotations": {"bone_01": [1, 0, 0, 0]}}]
     written = {
         "shared": {**track, "video_share": 1.0},
+        "followed": {**track, "keyframes": still, "video_share": 1.0},
         "still": {**track, "keyframes": still, "duration": 0.5},
         "unknown": {**track, "keyframes": [{"time": 0, "rotations": {"wing": [1, 0, 0, 0]}}]},
         "backwards": {**track, "keyframes": track["keyframes"][::-1]},
@@ -136,6 +138,16 @@ def test_splats_are_exported_still_and_as_a_sequence(folder, monkeypatch):
     assert [p.name for p in (folder / "ply").iterdir()] == ["time_0.5000.ply"]
     assert [p.name for p in sorted((folder / "sequence").iterdir())] == [f"frame_{index:05d}.ply" for index in range(6)]
     assert (folder / "a.spz").stat().st_size > 1000
+
+
+def test_a_track_is_exported_with_its_share_of_the_videos_motion(folder, monkeypatch):
+    """All of it: both animations of the file are the video's."""
+    words = ("export", "gltf", "--load-config", "run", "--track", "followed.json", "--output", "followed.glb")
+    assert bags(monkeypatch, folder, *words) == 0
+    glb = Glb(folder / "followed.glb")
+    assert [animation["name"] for animation in glb.json["animations"]] == ["video", "followed"]
+    for time in np.linspace(0, 5 / 24, 6):
+        assert np.abs(glb.worlds(0, time) - glb.worlds(1, time)).max() < 1e-4
 
 
 BAD = {
