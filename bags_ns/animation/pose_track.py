@@ -107,7 +107,10 @@ class PoseTrack:
             what = f"{len(self.joint_names)} joints, this one has {len(ours)}" + (f": '{unlike[0]}'" if unlike else "")
             raise ValueError(f"the track was made for another model ({what})")
         if self.parents != tuple(skeleton.parents.tolist()):
-            raise ValueError("the track was made for another model (its joints hang together in another way)")
+            raise ValueError(
+                "the track was made for another model, or for this one before its training ended"
+                " (its joints hang together in another way)"
+            )
 
     # --- poses -------------------------------------------------------------------------------------------------------
 

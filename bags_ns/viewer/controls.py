@@ -32,6 +32,9 @@ from bags_ns.viewer.panel import NO_KEYFRAME, Panel
 from bags_ns.viewer.playback import Playback
 from bags_ns.viewer.rig_handles import RigHandles
 
+IN_TRAINING = (
+    "Training goes on and may change the skeleton, which ends what a track fits: make lasting ones afterwards."
+)
 TICK = 1 / 30
 """Seconds between two looks at the clock and at what the last render has shown."""
 
@@ -104,7 +107,7 @@ class AnimalControls(ViewerControl):
         self._on(panel.mirror, lambda _: self.mirror())
         self._on(panel.undo, lambda _: editor.undo())
         self._on(panel.keyframe, lambda _: self._go_to_keyframe())
-        self._on(panel.add, lambda _: editor.add_keyframe())
+        self._on(panel.add, lambda _: self._add_keyframe())
         self._on(panel.move, lambda _: editor.move_keyframe(panel.chosen_keyframe))
         self._on(panel.delete, lambda _: editor.delete_keyframe(panel.chosen_keyframe))
         self._on(panel.interpolation, editor.set_interpolation)
@@ -178,6 +181,15 @@ class AnimalControls(ViewerControl):
             plane = fit_plane(body.points)
         self.editor.mirror(body.centers, plane)
 
+    def _add_keyframe(self) -> None:
+        self.editor.add_keyframe()
+        self._say(" ".join(self._warnings()))
+
+    def _warnings(self) -> list[str]:
+        """What a person who makes a track is to know."""
+        trainer = self.viewer.trainer
+        return [] if trainer is None or trainer.training_state == "completed" else [IN_TRAINING]
+
     def _go_to_keyframe(self) -> None:
         if self.panel.keyframe.value != NO_KEYFRAME:
             seconds = self.editor.key_times[self.panel.chosen_keyframe]
@@ -192,7 +204,7 @@ class AnimalControls(ViewerControl):
 
     def _save(self) -> None:
         self.editor.save(self._track_file())
-        self._say(f"Saved {self._track_file()}")
+        self._say(" ".join([f"Saved {self._track_file()}", *self._warnings()]))
 
     def export(self, name: str) -> None:
         """Writes one of the exports into the run's folder, with a bar that moves where the work can be counted."""

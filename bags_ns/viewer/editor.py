@@ -187,7 +187,12 @@ class PoseEditor:
         return [] if self.work.track is None else [keyframe.time for keyframe in self.work.track.keyframes]
 
     def add_keyframe(self) -> None:
-        """Makes what is shown now a keyframe, in place of one at the same time."""
+        """Makes what is shown now a keyframe, in place of one at the same time.
+
+        Raises ValueError where training has changed the skeleton since the others were made.
+        """
+        if self.work.track is not None:
+            self.work.track.check_model(self.skeleton)
         held, work = self._hold(), self.work
         names, seconds = tuple(self.skeleton.names), round(self.seconds, 3)
         rooted = work.track is None or work.track.keyframes[0].root is not None
@@ -233,8 +238,15 @@ class PoseEditor:
         self.time = min(1.0, now / seconds)
 
     def save(self, path: Path) -> None:
-        """Writes the keyframes as JSON. Raises ValueError where there are none, OSError where it cannot be written."""
-        self._needed_track().save(path)
+        """Writes the keyframes as JSON.
+
+        Raises:
+            ValueError: there are none, or training has changed the skeleton since they were made.
+            OSError: the file cannot be written.
+        """
+        track = self._needed_track()
+        track.check_model(self.skeleton)
+        track.save(path)
 
     def load(self, path: Path) -> None:
         """Takes keyframes from JSON. Raises ValueError or FileNotFoundError in one line that names the file."""

@@ -197,6 +197,21 @@ def test_saved_work_is_loaded_as_it_was(editor, tmp_path):
     assert editor.work is work
 
 
+def test_keyframes_of_a_skeleton_that_training_has_changed_are_not_gone_on_with(editor, tmp_path):
+    two_keyframes(editor)
+    editor.skeleton.parents.copy_(torch.tensor([-1, 0, 1, 0, 1]))
+    work = editor.work
+    for action in (editor.add_keyframe, lambda: editor.save(tmp_path / "track.json")):
+        with pytest.raises(ValueError, match="before its training ended"):
+            action()
+    assert editor.work is work and not list(tmp_path.iterdir())
+    editor.delete_keyframe(1)
+    editor.delete_keyframe(0)
+    editor.add_keyframe()
+    editor.save(tmp_path / "track.json")
+    editor.load(tmp_path / "track.json")
+
+
 def test_time_runs_as_fast_as_it_is_told():
     clock = Playback(speed=2.0)
     assert clock.advance(0.1, 1.0, 10.0) == 0.1

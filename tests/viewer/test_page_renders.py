@@ -1,9 +1,13 @@
 """What a page gets: the editor's pose for the viewer's threads only, and a blank picture instead of a dead thread."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
+
+from bags_ns.viewer.controls import IN_TRAINING
 
 
 class PageThread(RenderStateMachine):
@@ -65,6 +69,17 @@ def test_rig_colours_are_rendered_when_they_are_looked_at(viewer, pipeline, cont
     other = on_a_page(lambda: model.get_outputs_for_camera(camera)).outputs["weight"]
     assert (other - seen["weight"]).abs().mean() > 1e-3
     panel._output_render.value = "rgb"
+
+
+@pytest.mark.parametrize("state, warned", [("training", True), ("paused", True), ("completed", False), (None, False)])
+def test_who_makes_a_track_in_training_is_told_that_its_skeleton_may_change(
+    viewer, pipeline, controls, monkeypatch, state, warned
+):
+    monkeypatch.setattr(viewer, "trainer", state and SimpleNamespace(training_state=state))
+    controls._add_keyframe()
+    assert (controls.panel.message.content == IN_TRAINING) == warned
+    controls._save()
+    assert (IN_TRAINING in controls.panel.message.content) == warned
 
 
 def test_a_failed_render_is_blank_and_is_told(viewer, pipeline, controls, camera, monkeypatch):
