@@ -19,6 +19,7 @@ from bags_ns.camera_paths import CameraPath
 from bags_ns.cameras import intrinsics_from_fov, orbit_camera
 from bags_ns.data.video import write_video
 from bags_ns.files import whole_file
+from bags_ns.metrics import on_white
 from bags_ns.model import BagsModel
 from bags_ns.pipeline import BagsPipeline
 from bags_ns.progress import progress_bar
@@ -103,17 +104,25 @@ def along_path(model: BagsModel, path: CameraPath, motion: Motion, bones: bool =
 
 @torch.no_grad()
 def beside_source(
-    model: BagsModel, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W C"]]], bones: bool = True
+    model: BagsModel, frames: Iterable[tuple[Cameras, UInt8[Tensor, "_ _ C"]]], height: int, width: int
 ) -> Iterator[Frame]:
-    """For each frame of the video: the frame cut out on white, the render, and the render in bone colours, side by side."""
+    """For each frame of the video: the frame cut out on white, the render, and the render in bone colours, side by side.
+
+    Each is in the middle of `height` x `width` pixels, for frames may be of several sizes.
+    """
     for camera, image in frames:
-        target = model.ground_truth(image)
-        source = to_uint8(target[..., 3:] * target[..., :3] + 1 - target[..., 3:])
         pose = model.pose_at(model.camera_time(camera))
-        views = [source, render_pose(model, pose, camera)]
-        if bones:
-            views.append(render_pose(model, pose, camera, bones=True))
-        yield np.concatenate(views, axis=1)
+        source = to_uint8(on_white(model.ground_truth(image)))
+        views = [source, render_pose(model, pose, camera), render_pose(model, pose, camera, bones=True)]
+        yield np.concatenate([_centred(view, height, width) for view in views], axis=1)
+
+
+def _centred(picture: UInt8[ndarray, "_ _ 3"], height: int, width: int) -> UInt8[ndarray, "{height} {width} 3"]:
+    """A picture in the middle of a white one that is as large or larger."""
+    around = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    around[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return around
 
 
 def sheet_places(count: int) -> list[int]:
@@ -187,8 +196,9 @@ def write_views(
     """Films one kind of view; a turntable in the video's motion unless one is given."""
     model, data = pipeline.model, pipeline.datamanager
     if kind == "source":
-        count = len(data.train_dataset)
-        frames = beside_source(model, (data.train_image(index) for index in range(count)))
+        cameras = data.train_dataset.cameras
+        count, height, width = len(cameras), int(cameras.height.max()), int(cameras.width.max())
+        frames = beside_source(model, (data.train_image(index) for index in range(count)), height, width)
     else:
         count = num_frames or 2 * len(data.clip.times)
         start = first_azimuth(data.train_dataset.cameras.camera_to_worlds)

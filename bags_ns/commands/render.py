@@ -63,7 +63,10 @@ def _check(
         raise ValueError(f"--fps must lie above 0 and be at most 1000, got {fps:g}")
     if not 1 <= slow_motion <= 100:
         raise ValueError(f"--slow-motion goes from 1 (the clip's own speed) to 100, got {slow_motion:g}")
-    if kind == "source" and (camera_path is not None or track is not None or slow_motion != 1):
-        raise ValueError("--kind source shows the video's own frames: no --camera-path, --track or --slow-motion")
+    others = camera_path is not None or track is not None or num_frames is not None or slow_motion != 1
+    if kind == "source" and others:
+        raise ValueError(
+            "--kind source shows all frames as filmed: no --camera-path, --track, --num-frames, --slow-motion"
+        )
     if camera_path is not None and num_frames is not None:
         raise ValueError("a camera path has its own number of frames: leave --num-frames out")

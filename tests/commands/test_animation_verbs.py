@@ -1,5 +1,6 @@
 """`bags render`, `animate` and `export` on a short run: what films show, and bad input in one line that leaves no file."""
 
+import copy
 import json
 import resource
 import sys
@@ -16,6 +17,7 @@ from bags_ns.cli import main
 from bags_ns.data.video import read_video
 from bags_ns.rigged import video_track
 from bags_ns.runs import open_run
+from bags_ns.visualize import beside_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 48
@@ -122,12 +124,27 @@ def test_a_track_is_played_on_a_turntable(folder, monkeypatch):
     assert apart["still"] > 1 and apart["shared"] < apart["still"] / 8
 
 
-@pytest.mark.parametrize("kind", ["source", "bones"])
-def test_the_clip_is_filmed_beside_its_video_and_in_its_bones_colours(folder, monkeypatch, kind):
-    words = ("render", "--load-config", "run", "--kind", kind, "--size", SIZE, "--num-frames", 4, "--output-dir", kind)
-    assert bags(monkeypatch, folder, *words) == 0
+@pytest.mark.parametrize(
+    "kind, options, count", [("source", (), 6), ("bones", ("--num-frames", 4), 4), ("bones", (), 12)]
+)
+def test_the_clip_is_filmed_beside_its_video_and_in_its_bones_colours(folder, monkeypatch, kind, options, count):
+    words = ("render", "--load-config", "run", "--kind", kind, "--size", SIZE, "--output-dir", kind)
+    assert bags(monkeypatch, folder, *words, *options) == 0
     assert sorted(p.name for p in (folder / kind).iterdir()) == [f"{kind}.mp4", f"{kind}.png"]
-    assert len(film(folder / kind / f"{kind}.mp4")) > 1
+    assert len(film(folder / kind / f"{kind}.mp4")) == count
+
+
+def test_frames_of_several_sizes_are_filmed_in_the_middle_of_white(folder):
+    pipeline = open_run(folder / "run").pipeline
+    large = pipeline.datamanager.train_image(0)
+    small, image = copy.deepcopy(large[0]), large[1][::2, ::2]
+    small.rescale_output_resolution(0.5)
+    pictures = list(beside_source(pipeline.model, [large, (small, image)], 64, 64))
+    assert [picture.shape for picture in pictures] == [(64, 3 * 64, 3)] * 2
+    for index in range(3):
+        view = pictures[1][:, 64 * index : 64 * (index + 1)]
+        inside = view[16:48, 16:48]
+        assert (inside < 250).any() and (255 - view.astype(int)).sum() == (255 - inside.astype(int)).sum()
 
 
 def test_splats_are_exported_still_and_as_a_sequence(folder, monkeypatch):
@@ -182,6 +199,7 @@ BAD = {
     "path fisheye": ("render --load-config run --camera-path fisheye.json --output-dir out", "only perspective"),
     "path and number": ("render --load-config run --camera-path path.json --num-frames 3 --output-dir out", "--num-frames"),
     "source and track": ("render --load-config run --kind source --track track.json --output-dir out", "--kind source"),
+    "source and number": ("render --load-config run --kind source --num-frames 4 --output-dir out", "--num-frames"),
     "no size": ("render --load-config run --size 0 --output-dir out", "--size must be at least"),
     "no size, animated": ("animate --load-config run --track track.json --size 0 --output-dir out", "--size must be"),
     "no frames": ("render --load-config run --num-frames 0 --output-dir out", "--num-frames must be at least 1"),
