@@ -146,9 +146,9 @@ class BagsPipeline(VanillaPipeline):
             return known.loss(output.rgb)
         conditioning = self._conditioning(frame, reference, target)
         if by_views:
-            t = timestep(config.sds, progress, len(prior.alphas_cumprod))
+            t = timestep(config.sds, config.part_done(progress), len(prior.alphas_cumprod))
             return self._sampled.add(prior, frame, output.rgb, views, conditioning, t).loss(output.rgb)
-        return prior_loss(prior, config.sds, output.rgb, output.alpha, views, conditioning, progress)
+        return prior_loss(prior, config.sds, output.rgb, output.alpha, views, conditioning, config.part_done(progress))
 
     def _conditioning(self, frame: int, reference: Reference, target: Float[Tensor, " 3"]) -> Any:
         """The prior's conditioning on a frame, made anew when the animal has moved along the camera's ray."""

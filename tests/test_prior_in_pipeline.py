@@ -132,6 +132,20 @@ def test_densification_counts_the_priors_views(trainer):
     assert seen_by_both > 1.5 * seen_by_video and with_prior > without
 
 
+@pytest.mark.parametrize("variant", ["x0", "views"])
+@pytest.mark.parametrize(
+    "window, expected", [((0.0, 1.0), {0.0: 96, 0.5: 49, 1.0: 2}), ((0.5, 0.75), {0.5: 96, 0.625: 49, 0.75: 2})]
+)
+def test_noise_is_annealed_over_the_priors_own_work(trainer, variant, window, expected):
+    pipeline, config, seen = trainer.pipeline, trainer.pipeline.config.prior, []
+    config.sds.variant, config.views.num_steps, config.views.num_sets = variant, 1, 10
+    config.start, config.end = window
+    pipeline.prior.noise_predictor = lambda *_: lambda x_t, t: seen.append(t) or x_t
+    for progress in expected:
+        pipeline.prior_loss(progress)
+    assert seen == [*expected.values()]
+
+
 def test_what_is_kept_of_frames_is_bounded(trainer, monkeypatch):
     monkeypatch.setattr("bags_ns.pipeline.KEPT_FRAMES", 2)
     pipeline = trainer.pipeline

@@ -55,6 +55,10 @@ class PriorConfig:
         switched_on = self.name != "none" and self.loss_mult > 0
         return switched_on and step % self.every == 0 and self.start <= progress <= self.end
 
+    def part_done(self, progress: float) -> float:
+        """Part of the prior's own work, from `start` to `end`, that is done at `progress` of the run."""
+        return min(1.0, max(0.0, (progress - self.start) / max(self.end - self.start, 1e-9)))
+
     def setup(self) -> DiffusionPrior | None:
         """The prior, or None where it is switched off. Heavy packages are imported here and not before.
 

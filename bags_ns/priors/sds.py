@@ -7,7 +7,7 @@ noise prediction (classifier-free guidance, arXiv 2207.12598):
     x0     squared distance of x to the one-step reconstruction x0_hat(x_t), which is held fixed
     views  squared distance to views sampled in many steps, see `sampled_views`
 
-All are annealed: t falls linearly over the run from `t_start` to `t_end` of the diffusion's own steps.
+All are annealed: t falls linearly over the prior's work from `t_start` to `t_end` of the diffusion's own steps.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class SDSConfig:
     t_start: float = 0.96
     """Noise level at the start of the prior's work, as a fraction of its diffusion steps."""
     t_end: float = 0.02
-    """Noise level at the end of the run."""
+    """Noise level at the end of the prior's work."""
     shade: float = 0.5
     """How far a one-step guess's shade is moved to that of the render (0: not, 1: all the way); for x0 and priors that work on pixels."""
 
 
 def timestep(config: SDSConfig, progress: float, num_steps: int) -> int:
-    """Diffusion step in [0, num_steps) at `progress` of the run in [0, 1]."""
+    """Diffusion step in [0, num_steps) at `progress` of the prior's work in [0, 1]."""
     fraction = config.t_start + (config.t_end - config.t_start) * min(1.0, max(0.0, progress))
     return min(num_steps - 1, max(0, round(fraction * num_steps)))
 
@@ -127,7 +127,7 @@ def prior_loss(
     conditioning: Any,
     progress: float,
 ) -> Float[Tensor, ""]:
-    """What `prior` has to say of novel views on white, per entry of its space; `progress` in [0, 1] anneals the noise.
+    """What `prior` has to say of novel views on white, per entry of its space; `progress` of its work in [0, 1] anneals the noise.
 
     `renders` and their coverage `alphas` have the prior's own size.
     """
