@@ -20,29 +20,6 @@ class Phase(IntEnum):
     """Everything, at all times."""
 
 
-@dataclass
-class Ramp:
-    """A value that moves linearly from one to the other between two fractions of the run, and stays before and after."""
-
-    start: float = 0.0
-    """Fraction of the run at which it begins to move."""
-    end: float = 0.0
-    """Fraction of the run at which it has arrived; equal to `start`: a step."""
-    value_start: float = 1.0
-    """Value up to `start`."""
-    value_end: float = 1.0
-    """Value from `end` on."""
-
-    def at(self, progress: float) -> float:
-        """The value when `progress` (in [0, 1]) of the run is done."""
-        if progress >= self.end:
-            return self.value_end
-        if progress <= self.start:
-            return self.value_start
-        fraction = (progress - self.start) / (self.end - self.start)
-        return self.value_start + fraction * (self.value_end - self.value_start)
-
-
 NEWEST_FRAMES = 2
 """Frames at each end of the growing window that get half of the attention."""
 

@@ -15,7 +15,7 @@ from bags_ns.trainer import BagsTrainer
 class FakePrior:
     """Wants every view to be white, and remembers what it was shown."""
 
-    num_views, image_size = 2, 16
+    image_size = 16
     camera = PriorCamera(fov_deg=40.0, radius_range=(2.0, 2.0), elevation_range_deg=(0.0, 0.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
     limit, guidance = 1.0, 1.0

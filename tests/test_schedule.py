@@ -1,18 +1,8 @@
-"""Ramps and phases at their edges."""
+"""Phases at their edges, and when frames enter."""
 
 import pytest
 
-from bags_ns.schedule import Phase, PhaseSchedule, Ramp, entry_order, takes_of_frames
-
-
-def test_ramp_stays_moves_and_stays():
-    ramp = Ramp(start=0.2, end=0.6, value_start=1.0, value_end=3.0)
-    assert [ramp.at(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([1, 1, 2, 3, 3])
-
-
-def test_ramp_of_no_length_is_a_step():
-    ramp = Ramp(start=0.5, end=0.5, value_start=0.0, value_end=1.0)
-    assert ramp.at(0.499) == 0 and ramp.at(0.5) == 1
+from bags_ns.schedule import Phase, PhaseSchedule, entry_order, takes_of_frames
 
 
 def test_phases_follow_each_other():

@@ -142,7 +142,7 @@ def test_views_of_an_exact_motion_are_exact(pipeline):
 class SilentPrior:
     """Finds every view as likely as any other."""
 
-    num_views, image_size = 1, 8
+    image_size = 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
     limit, guidance = 1.0, 3.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from bags_ns.animation.interpolation import slerp
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.skeleton import Skeleton, topological_order
-from bags_ns.rig.transforms import nearest_rotation, rigid, rigid_about, rigid_inverse, transform_points
+from bags_ns.rig.transforms import nearest_rotation, rigid, rigid_about, transform_points
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,6 @@ def pose_from_rotations(
     """The pose whose bones turn by local `rotations` about their joints; the root stays unless it is given."""
     root = torch.eye(4) if T_world_object is None else T_world_object
     return Pose(bones_from_rotations(rotations, skeleton), root.to(skeleton.joints))
-
-
-def local_transforms(T_object_canonical: Float[Tensor, "*K B 4 4"], skeleton: Skeleton) -> Float[Tensor, "*K B 4 4"]:
-    """The exact inverse of `Skeleton.bones_to_canonical`: each bone's change before its ancestors', a rigid transform."""
-    parents = skeleton.parents
-    has_parent = (parents >= 0)[:, None, None]
-    identity = torch.eye(4).to(T_object_canonical)
-    inherited = torch.where(has_parent, T_object_canonical[..., parents.clamp_min(0), :, :], identity)
-    return rigid_inverse(inherited) @ T_object_canonical
 
 
 @torch.no_grad()

@@ -67,10 +67,3 @@ def mirror_rotations(
     """
     reflection = plane.reflection().to(rotations)
     return reflection @ rotations[..., pairs, :, :] @ reflection
-
-
-def mirror_root(T_world_object: Float[Tensor, "*K 4 4"], plane: SymmetryPlane = MIDDLE) -> Float[Tensor, "*K 4 4"]:
-    """The root's move and turn mirrored in a plane through the world's origin that is parallel to `plane`."""
-    full = torch.eye(4).to(T_world_object)
-    full[:3, :3] = plane.reflection().to(T_world_object)
-    return full @ T_world_object @ full

@@ -165,10 +165,6 @@ class PoseTrack:
         keyframes = tuple(sorted([*others, keyframe], key=lambda k: k.time))
         return dataclasses.replace(self, keyframes=keyframes, duration=max(self.duration, keyframe.time))
 
-    def without_keyframe(self, time: float) -> PoseTrack:
-        """The track without the keyframe at exactly `time`."""
-        return dataclasses.replace(self, keyframes=tuple(k for k in self.keyframes if k.time != time))
-
     def save(self, path: Path) -> None:
         """Writes the track as JSON, whole or not at all."""
         with whole_file(path) as unfinished:

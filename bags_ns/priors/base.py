@@ -43,8 +43,6 @@ class PriorCamera:
 class DiffusionPrior(Protocol):
     """These members make a prior; the score itself is made of them in `sds.py`, once for all priors."""
 
-    num_views: int
-    """Views that it judges at once."""
     camera: PriorCamera
     """What it was trained on."""
     image_size: int

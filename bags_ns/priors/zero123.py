@@ -90,7 +90,6 @@ class Zero123Prior(LatentDiffusion):
         shared: what `LatentDiffusion` takes.
     """
 
-    num_views = 1
     # Its training pictures (the published Objaverse renders): 35 mm lens on a 32 mm sensor, objects of longest side 1, any
     # elevation. An animal on its ground is seldom seen from below.
     camera = PriorCamera(fov_deg=49.13, radius_range=(1.5, 2.2), elevation_range_deg=(-20.0, 45.0))

@@ -11,11 +11,10 @@ from bags_ns.animation.interpolation import position_at, rotation_at
 from bags_ns.animation.joint_rotations import (
     blend_poses,
     fit_rotations,
-    local_transforms,
     pose_from_rotations,
     shifted_root,
 )
-from bags_ns.animation.mirroring import MIDDLE, fit_plane, mirror_root, mirror_rotations, pair_bones
+from bags_ns.animation.mirroring import MIDDLE, fit_plane, mirror_rotations, pair_bones
 from bags_ns.animation.pose_track import Keyframe, PoseTrack, RootPose, keyframe_from_rotations, load_track
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.transforms import rigid, so3_exp, so3_log, transform_points
@@ -88,13 +87,12 @@ def test_what_is_not_json_is_refused_in_one_line(tmp_path):
         load_track(tmp_path / "none.json")
 
 
-def test_keyframes_are_added_replaced_and_deleted(skeleton):
+def test_keyframes_are_added_and_replaced(skeleton):
     track = walking_track(skeleton)
     more = track.with_keyframe(Keyframe(2.0, {}, RootPose()))
     assert more.duration == 2.0 and len(more.keyframes) == 5
     same = more.with_keyframe(Keyframe(0.3, {}, RootPose()))
     assert len(same.keyframes) == 5 and torch.allclose(same.rotations_at(0.3), torch.eye(3).expand(NUM_BONES, 3, 3))
-    assert len(same.without_keyframe(0.3).keyframes) == 4
 
 
 @pytest.mark.parametrize("method", ["slerp", "cubic"])
@@ -145,13 +143,6 @@ def test_the_videos_pose_is_blended_in_and_its_root_kept(skeleton):
     assert torch.allclose(half.T_world_canonical, video.T_world_canonical, atol=1e-5)
 
 
-def test_local_transforms_undo_the_tree_exactly(skeleton):
-    bones = rigid(random_rotations(1, 3, NUM_BONES), torch.randn(3, NUM_BONES, 3))
-    local = local_transforms(bones, skeleton)
-    again = torch.stack([skeleton.bones_to_canonical(frame) for frame in local])
-    assert torch.allclose(again, bones, atol=1e-5)
-
-
 def test_motion_made_of_joint_rotations_is_fitted_exactly(skeleton):
     centers = quadruped()[1]
     rotations = torch.stack([walk(p) for p in (0.0, 1.0, 2.0)])
@@ -191,8 +182,6 @@ def test_mirroring_reflects_the_posed_animal_and_twice_is_nothing(skeleton):
     pairs, rotations = pair_bones(centers), random_rotations(3, NUM_BONES, angle=0.5)
     mirrored = mirror_rotations(rotations, pairs)
     assert torch.allclose(mirror_rotations(mirrored, pairs), rotations, atol=1e-6)
-    root = rigid(random_rotations(4, 1)[0], torch.tensor([0.3, 0.1, 0.2]))
-    ours = pose_from_rotations(rotations, skeleton, root).T_world_canonical
-    theirs = pose_from_rotations(mirrored, skeleton, mirror_root(root)).T_world_canonical
+    ours, theirs = (pose_from_rotations(turns, skeleton).T_world_canonical for turns in (rotations, mirrored))
     moved = transform_points(ours, centers[:, None])[:, 0]
     assert torch.allclose(transform_points(theirs, centers[:, None])[:, 0], MIDDLE.reflect(moved)[pairs], atol=1e-5)

@@ -11,7 +11,7 @@ from bags_ns.priors.sampled_views import SampledViews, SampledViewsConfig
 class Dreamer:
     """Pictures everything in one colour, whatever it is shown."""
 
-    num_views, image_size, limit, guidance = 2, 8, 1.0, 1.0
+    image_size, limit, guidance = 8, 1.0, 1.0
     camera = PriorCamera(fov_deg=40.0, radius_range=(2.0, 2.0), elevation_range_deg=(0.0, 0.0))
     alphas_cumprod = cosine_alpha_bars()
 

@@ -28,7 +28,7 @@ def bar(camera_to_world, heading):
 class KnowingPrior:
     """Makes up the bar as it is."""
 
-    num_views, image_size = 4, SIZE
+    image_size = SIZE
     camera = PriorCamera(fov_deg=FOV, radius_range=(1.6, 2.4), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
     limit = 1.0

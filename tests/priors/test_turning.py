@@ -24,7 +24,7 @@ TIMES = torch.linspace(0, 1, 7)
 class KnowingPrior:
     """Errs by how far a view is from the true one. A picture's grey value names its frame."""
 
-    num_views, image_size = 1, 8
+    image_size = 8
     camera = PriorCamera(fov_deg=40.0, radius_range=(1.6, 2.7), elevation_range_deg=(-10.0, 30.0))
     alphas_cumprod = torch.linspace(0.999, 0.01, 100)
     limit, guidance = 1.0, 1.0
