@@ -182,7 +182,8 @@ class TrainPrior(TrainSmallPriorConfig):
         from bags_ns.priors.train_small import train_small_prior
 
         train_small_prior(self)
-        print(self.output_dir / "small.safetensors")
+        if not self.benchmark_images:  # which writes nothing
+            print(self.output_dir / "small.safetensors")
 
 
 @dataclass

@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -112,17 +112,19 @@ class TurnedOutlines:
         times: Float[Tensor, " V"],
         canonical_time: float,
     ) -> None:
+        views = iter(views)
+        first = next(views)
         spans, wanted = [], []
-        for view in views:
+        for view in chain([first], views):
             outline = _outline(view)
             span = _span(outline)[None]
             spans.append(span)
             wanted.append(_cells(_framed(outline[None], span, span)))
-        pose = torch.from_numpy(view.camera_to_world).to(points)
+        pose = torch.from_numpy(first.camera_to_world).to(points)
         self._axes = pose[:3, :3]
         self._camera = pose[:3, 3] @ self._axes  # all in the camera's own axes, but from the world's origin
         self._points, self._moved, self._times = points @ self._axes, moved @ self._axes, times
-        leaned = torch.from_numpy(lean(points.double().numpy(), view, 1.0)).to(points)
+        leaned = torch.from_numpy(lean(points.double().numpy(), first, 1.0)).to(points)
         self._by_slope = (leaned - points) @ self._axes
         self._spans, self._wanted = torch.cat(spans), torch.cat(wanted)
         self._canonical_time = torch.tensor([canonical_time])

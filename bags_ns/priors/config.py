@@ -97,6 +97,8 @@ class PriorConfig:
             from bags_ns.priors.zero123 import Zero123Prior
 
             return Zero123Prior.from_pretrained(**options)
-        from bags_ns.priors.imagedream import ImageDreamPrior
+        if self.name == "imagedream":
+            from bags_ns.priors.imagedream import ImageDreamPrior
 
-        return ImageDreamPrior.from_pretrained(**options, prompt=self.prompt, negative_prompt=self.negative_prompt)
+            return ImageDreamPrior.from_pretrained(**options, prompt=self.prompt, negative_prompt=self.negative_prompt)
+        raise ValueError(f"nothing in {__name__} makes it")

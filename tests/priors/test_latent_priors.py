@@ -148,6 +148,15 @@ def test_what_a_user_can_get_wrong_is_one_line(sources, changes, message):
     assert message in str(error.value) and changes["name"] in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_name_that_nothing_is_made_for_is_no_other_prior():
+    config = PriorConfig()
+    setattr(config, "name", "own")  # noqa: B010  as where a prior of one's own is named but not made
+    with pytest.raises(
+        PriorError, match=r"^the own prior cannot be used: nothing in bags_ns\.priors\.config makes it$"
+    ):
+        config.setup()
+
+
 @pytest.mark.parametrize("damage", ["weights", "config"])
 def test_a_damaged_download_is_one_line(tmp_path, damage):
     pytest.importorskip("transformers", reason="the CLIP encoders of this prior need transformers")

@@ -60,11 +60,16 @@ def test_thirty_steps_learn_and_a_second_command_goes_on(tmp_path: Path):
     assert [entry["step"] for entry in json.loads((tmp_path / "b" / "small.json").read_text())["history"]] == [30, 33]
 
 
-def test_the_verb_passes_on_what_it_is_given_and_keeps_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_verb_passes_on_what_it_is_given_and_keeps_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     seen: list[TrainSmallPriorConfig] = []
     monkeypatch.setattr("bags_ns.priors.train_small.train_small_prior", seen.append)
     TrainPrior().run()
     TrainPrior(tmp_path, num_animals=4, max_steps=7, device="cpu").run()
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "small.safetensors")
+    TrainPrior(tmp_path, benchmark_images=(64,)).run()
+    assert capsys.readouterr().out == "", "a benchmark writes no file"
     assert asdict(seen[0]) == asdict(TrainSmallPriorConfig())
     assert asdict(seen[1]) == asdict(TrainSmallPriorConfig(tmp_path, num_animals=4, max_steps=7, device="cpu"))
 
