@@ -31,7 +31,7 @@ class Demo:
     """Training steps; the method's own number unless given."""
 
     def run(self) -> None:
-        """Does it."""
+        """Makes the clip, trains on it, films and measures the animal."""
         from bags_ns.commands.demo import run_demo
 
         run_demo(self.output_dir, self.seed, self.method, self.num_steps)
@@ -61,7 +61,7 @@ class Render:
     """How many times as long everything lasts, with poses and cameras between the frames."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the film and its contact sheet, and prints their paths."""
         from bags_ns.commands.render import render_run
 
         video, sheet = render_run(**vars(self))
@@ -84,7 +84,7 @@ class Evaluate:
     the cameras, and shows it from the test views."""
 
     def run(self) -> None:
-        """Does it."""
+        """Measures, writes the result and prints it as a table."""
         if self.unposed:
             return self._compare_motion()
         from bags_ns.commands.evaluate import evaluate_runs
@@ -162,7 +162,7 @@ class ProcessVideo:
     """Folder for derived data; the user's cache folder unless given."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the folder and prints its path."""
         from dataclasses import fields
 
         from bags_ns.data.prepare import PrepareSettings
@@ -178,7 +178,7 @@ class TrainPrior(TrainSmallPriorConfig):
     """Trains the small diffusion prior on made-up animals; the numbers suit one large GPU."""
 
     def run(self) -> None:
-        """Does it."""
+        """Trains, and prints the path of the weights."""
         from bags_ns.priors.train_small import train_small_prior
 
         train_small_prior(self)
@@ -191,7 +191,7 @@ class Doctor:
     """Says what this machine has, what each thing is needed for, and how to get what is missing."""
 
     def run(self) -> None:
-        """Does it."""
+        """Prints the report."""
         from rich.console import Console
 
         from bags_ns.commands.doctor import examine, report

@@ -33,7 +33,7 @@ class BagsModelConfig(DensifiedModelConfig):
     ssim_loss_mult: float = 0.2
     """Weight of 1 - SSIM in the animal's box; 0 switches it off."""
     ssim_stride: int = 2
-    """SSIM is measured at every so-manieth pixel in both directions: its map is smooth, and costs as much as the render."""
+    """SSIM is measured at every n-th pixel in both directions: its map is smooth, and costs as much as the render."""
     coarse_loss_mult: float = 0.5
     """Weight of the absolute colour error after averaging over squares of `coarse_pixels`: it sees limbs that are off by more than their width."""
     coarse_pixels: int = 16

@@ -40,7 +40,7 @@ MIRROR_TRIAL = 0.05
 DEPTH_SETTLINGS = 20
 """So often in a run the animal's distance from the canonical camera is set right."""
 GAIT_SETTLINGS = 10
-"""After every so-manieth part of the run, once everything is trained, the gait's period is set right."""
+"""So often in a run, once everything is trained, the gait's period is set right."""
 KEPT_FRAMES = 128
 """Frames whose recut reference and conditioning are kept."""
 

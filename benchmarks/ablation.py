@@ -60,7 +60,7 @@ class Ablation:
     """Folder for runs, evaluations and pictures."""
 
     def run(self) -> None:
-        """Does it; runs whose evaluation lies there already are not repeated."""
+        """Trains, measures and draws all; runs whose evaluation lies there already are not repeated."""
         clips = [*self.data, *(self._creature(FIRST_CREATURE_SEED + i) for i in range(self.creatures))]
         work = [(clip, variant) for clip in clips for variant in VARIANTS if not self._result(clip, variant).is_file()]
         context = multiprocessing.get_context("spawn")

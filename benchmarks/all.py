@@ -137,7 +137,7 @@ class All:
     """Folder for everything."""
 
     def run(self) -> int:
-        """Does it; 1 if anything failed or was left out."""
+        """Runs the tables' scripts; 1 if anything failed or was left out."""
         if unknown := set(self.only) - set(JOBS):
             raise SystemExit(f"all.py: no table is named {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
         full = self.setting == "full" or (self.setting == "auto" and torch.cuda.is_available())

@@ -52,7 +52,7 @@ class Baselines:
     """Folder for runs and evaluations."""
 
     def run(self) -> None:
-        """Does it; runs whose evaluation lies there already are not repeated."""
+        """Trains and measures all; runs whose evaluation lies there already are not repeated."""
         variants = [name for name in self.variants if name != "static" or torch.cuda.is_available()]
         if len(variants) < len(self.variants):
             say("static is left out: splatfacto needs a CUDA device")

@@ -29,7 +29,7 @@ class Animate:
     """Direction from which the camera looks; broadside unless given."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the film and its contact sheet, and prints their paths."""
         import math
 
         if (self.track is None) == (self.motion_from is None):
@@ -73,7 +73,7 @@ class ExportPly:
     """All frames of this pose track (a JSON file) instead of the video's."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the file or files, and prints where."""
         from bags_ns.commands.export import export_ply
 
         print(export_ply(self.load_config, self.output_dir, self.time, self.sequence, self.track))
@@ -95,7 +95,7 @@ class ExportGltf:
     """Bones that move a vertex at most; most programs read 4, some 8."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the file and prints its path."""
         from bags_ns.commands.export import export_gltf
 
         print(export_gltf(self.load_config, self.output, self.splats, self.track, self.influences))
@@ -113,7 +113,7 @@ class ExportSpz:
     """Of the video's pose, from 0 (first frame) to 1 (last); the canonical animal unless given."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the file and prints its path."""
         from bags_ns.commands.export import export_spz
 
         print(export_spz(self.load_config, self.output, self.time))
@@ -133,7 +133,7 @@ class ExportWeb:
     """Address of a node_modules folder with three and @sparkjsdev/spark, instead of the network."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes the page, and prints its path and how to open it."""
         from bags_ns.commands.export import export_web
 
         page = export_web(self.load_config, self.output_dir, self.track, self.packages)
@@ -153,5 +153,5 @@ class Export:
     """Into which format."""
 
     def run(self) -> None:
-        """Does it."""
+        """Writes what was chosen."""
         self.to.run()

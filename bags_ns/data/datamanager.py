@@ -34,7 +34,7 @@ class BagsDataManagerConfig(FullImageDatamanagerConfig):
     cache_images_type: Literal["uint8", "float32"] = "uint8"
     """How images are kept and given out; uint8 needs a quarter of the memory of float32."""
     canonical_every: int = 12
-    """Every so-manieth frame is the canonical one: others can change their pose to suit the shape, in it only the shape can change."""
+    """Every n-th frame is the canonical one: others can change their pose to suit the shape, in it only the shape can change."""
 
 
 @dataclass(frozen=True, eq=False)

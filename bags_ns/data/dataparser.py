@@ -75,7 +75,7 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     hold_out_block: tuple[float, float] = (0.0, 0.0)
     """Start and end of a block of frames to keep from training instead, in [0, 1] over the clip."""
     eval_every: int = 8
-    """Without test views, every so-manieth train frame is shown as evaluation; they are train frames all the same."""
+    """Without test views, every n-th train frame is shown as evaluation; they are train frames all the same."""
     cache_dir: Path | None = None
     """Folder for derived data; the user's cache folder unless given."""
 

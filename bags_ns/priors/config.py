@@ -40,7 +40,7 @@ class PriorConfig:
     num_views: int = 4
     """Novel views that a step shows it; a multiple of 4 for imagedream."""
     every: int = 3
-    """It is asked at every so-manieth step."""
+    """It is asked at every n-th step."""
     start: float = 0.0
     """Fraction of the run at which it begins."""
     end: float = 1.0
