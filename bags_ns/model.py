@@ -62,6 +62,8 @@ class BagsModelConfig(DensifiedModelConfig):
     """Further weight of the root's squared acceleration where cameras are unknown: its table would take part in every step of the gait."""
     least_motion_loss_mult: float = 3.0
     """Weight of the bones' squared translations: along the viewing ray nothing else holds them."""
+    pose_dropout: float = 0.5
+    """Part of the frames that have no poses of their own in a step, but what lies between their neighbours', once everything is trained: against poses that make up for errors of the shape."""
     gait_loss_mult: float = 400.0
     """Weight of the squared change of the bones' twists over a period of the gait, where their motion repeats; 0: not looked for."""
     gait_samples: int = 8
@@ -111,6 +113,11 @@ class BagsModel(TrackedModel):
 
         Densification sees the screen gradients of all of them.
         """
+        with self.poses_dropped(self.config.pose_dropout if self.bone_motion.canonical_learns else 0.0):
+            return self._losses_of_poses(frames)
+
+    def _losses_of_poses(self, frames: FrameBatch) -> dict[str, Tensor]:
+        """The same, with the poses that the motion has just now."""
         around = frames.times[:, None] + self.bone_motion.mean_spacing * torch.arange(-1, 2, device=self.device)
         root_change = self.root_motion.change(around.flatten()).unflatten(0, (-1, 3))
         roots = self.root_motion(frames.times)

@@ -181,7 +181,7 @@ class BagsPipeline(VanillaPipeline):
             return
         positions = self._camera_positions()
         if not self._sees_one_side(positions[sorted(model.frames_entered)]):
-            model.settle_depth(positions, self.datamanager.clip.canonical_index, model.config.root_loss_scale)
+            model.settle_depth(positions, model.config.root_loss_scale)
 
     def _settle_gait(self, step: int) -> None:
         """Now and then, once everything is trained: the period of a gait."""
@@ -245,7 +245,6 @@ class BagsPipeline(VanillaPipeline):
             model.place_bones()
         if phase is Phase.JOINT:
             model.free_canonical_pose()
-        clip = self.datamanager.clip
         frames = phases.window(progress, self._entry_order)
         takes = model.new_takes(frames.active)
         if phase is not Phase.CANONICAL:
@@ -256,7 +255,7 @@ class BagsPipeline(VanillaPipeline):
             beyond = take[:GAP_FRAMES]
             model.look_back(beyond, (self.datamanager.train_image(frame) for frame in beyond))
         if frames != self._frames:
-            model.enter_frames(frames.active, clip.canonical_index)
+            model.enter_frames(frames.active)
             self.datamanager.set_active_frames(frames.active, frames.newest)
             self._frames = frames
 

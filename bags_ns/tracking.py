@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -35,7 +36,9 @@ class TrackedModel(DensifiedModel):
     def populate_modules(self) -> None:
         """Builds the animal; nothing is placed and no frame has entered yet."""
         super().populate_modules()
-        self.clip_times: list[float] = self.kwargs["metadata"]["clip"].times.tolist()
+        clip = self.kwargs["metadata"]["clip"]
+        self.clip_times: list[float] = clip.times.tolist()
+        self.canonical_index: int = clip.canonical_index
         self.takes = takes_of_frames(self.clip_times)
         self.frames_entered: set[int] = set()
         self.alike_after: dict[int, float] = {}
@@ -85,12 +88,13 @@ class TrackedModel(DensifiedModel):
         for name in ("bones", "skinning", "bone_motion", "bone_table"):
             self.optimizers[name].state.clear()
 
-    def enter_frames(self, window: range, canonical_index: int) -> None:
+    def enter_frames(self, window: range) -> None:
         """Frames that are new in the window start from their two neighbours towards the canonical frame, at constant speed.
 
         Where it is known when the animal was in the same poses, the bones go on as they did then: each leg stays the one
         that it was. Across a gap, what the animal did last says nothing.
         """
+        canonical_index = self.canonical_index
         for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
             inward = -1 if frame > canonical_index else 1
             neighbour = frame + inward
@@ -222,18 +226,17 @@ class TrackedModel(DensifiedModel):
         self.train()
 
     @torch.no_grad()
-    def settle_depth(self, positions: Float[Tensor, "T 3"], canonical_index: int, most: float) -> None:
+    def settle_depth(self, positions: Float[Tensor, "T 3"], most: float) -> None:
         """Puts the animal nearer to the distance from the canonical camera at which it moves least as a whole; its pictures stay.
 
         Gaussians and bones each have a place of their own: it takes them long to go there one by one.
 
         Args:
             positions: of the cameras of all frames, in the world.
-            canonical_index: of the frame in whose pose the animal is.
             most: an animal that moves farther as a whole really goes somewhere, and stays where it is.
         """
         frames = sorted(self.frames_entered)
-        canonical, positions = frames.index(canonical_index), positions[frames]
+        canonical, positions = frames.index(self.canonical_index), positions[frames]
         ways = self.root_motion.change(self.root_motion.knots[frames])[:, 3:]
         if float(ways.norm(dim=-1).max()) > most:
             return
@@ -246,6 +249,20 @@ class TrackedModel(DensifiedModel):
         for log_scales in (self.gauss_params["scales"], self.bones.log_scales):
             log_scales.add_(growth.log())
         self.root_motion.table[frames, 3:] -= error * (across(rays) @ rays[canonical])
+
+    @contextlib.contextmanager
+    def poses_dropped(self, part: float) -> Iterator[None]:
+        """Within it some frames have no poses of their own but what lies between their neighbours'; both ends and the canonical one do.
+
+        A pose then has to suit the frames beside it, too, instead of making up for what is wrong with the shape in one picture.
+
+        Args:
+            part: of the frames, drawn at random.
+        """
+        hidden = torch.rand(len(self.clip_times)) < part
+        hidden[[0, self.canonical_index, -1]] = False
+        with self.bone_motion.without(hidden), self.root_motion.without(hidden):
+            yield
 
     def free_canonical_pose(self) -> None:
         """From now on the canonical frame has a pose to learn, as any other; its change goes into the shape.

@@ -128,11 +128,12 @@ def test_the_gait_is_looked_for_in_all_frames_at_last_and_its_period_is_kept(tra
 def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known(clip, tmp_path):
     model = trainer_on(clip, tmp_path).model
     motion, knots = model.bone_motion, model.bone_motion.knots
-    model.enter_frames(range(1, 5), 2)
+    model.canonical_index = 2
+    model.enter_frames(range(1, 5))
     with torch.no_grad():
         motion.table.normal_(generator=torch.Generator().manual_seed(0))
         model.repeat_every(2 * motion.mean_spacing)
-        model.enter_frames(range(6), 2)
+        model.enter_frames(range(6))
         for last, entered, earlier in ((4, 5, (2, 3)), (1, 0, (3, 2))):
             now, then = motion(knots[[last, entered]]), motion(knots[list(earlier)])
             assert torch.allclose(now[1] - now[0], then[1] - then[0], atol=1e-5)
@@ -231,11 +232,30 @@ def test_empty_pixels_are_far(trained):
 
 
 @torch.no_grad()
+def test_frames_without_poses_of_their_own_have_those_between_their_neighbours(clip, tmp_path):
+    model = trainer_on(clip, tmp_path).model
+    model.canonical_index = 2
+    motion, root = model.bone_motion, model.root_motion
+    for each in (motion, root):
+        each.canonical_time.copy_(each.knots[2])
+        each.table.normal_(generator=torch.Generator().manual_seed(0))
+    own = motion(motion.knots), root.tables_at(root.knots)
+    with model.poses_dropped(1.0):
+        for mine, now in zip(own, (motion(motion.knots), root.tables_at(root.knots)), strict=True):
+            assert torch.allclose(now[[0, 2, 5]], mine[[0, 2, 5]], atol=1e-5), "ends and canonical frame keep theirs"
+            assert torch.allclose(now[1], (mine[0] + mine[2]) / 2, atol=1e-5)
+            assert torch.allclose(
+                now[3:5], torch.stack([mine[2] + (mine[5] - mine[2]) * k / 3 for k in (1, 2)]), atol=1e-5
+            )
+    assert torch.equal(motion(motion.knots), own[0]) and torch.equal(root.tables_at(root.knots), own[1])
+
+
+@torch.no_grad()
 def test_an_animal_that_seems_to_move_is_put_where_it_stands_and_looks_the_same_from_its_canonical_camera(
     clip, tmp_path
 ):
     trainer = trainer_on(clip, tmp_path)
-    model, canonical = trainer.model, trainer.pipeline.datamanager.clip.canonical_index
+    model, canonical = trainer.model, trainer.model.canonical_index
     count = len(model.clip_times)
     angles = torch.deg2rad(torch.linspace(-40, 20, count))
     positions = 3 * torch.stack([angles.sin(), -angles.cos(), torch.zeros(count)], dim=1)
@@ -246,11 +266,11 @@ def test_an_animal_that_seems_to_move_is_put_where_it_stands_and_looks_the_same_
         places = model.means.mean(0) + model.root_motion.change(model.root_motion.knots)[:, 3:]
         return torch.nn.functional.normalize(places - positions, dim=1)
 
-    model.enter_frames(range(count), canonical)
+    model.enter_frames(range(count))
     model.root_motion.table[:, 3:] = 0.02 + 0.05 * (across(rays) @ rays[canonical])  # what all share is no motion
     before, seen = model.means - positions[canonical], directions()
     for _ in range(5):
-        model.settle_depth(positions, canonical, most=0.1)
+        model.settle_depth(positions, most=0.1)
     after = model.means - positions[canonical]
     assert torch.allclose(after / after.norm(dim=1, keepdim=True), before / before.norm(dim=1, keepdim=True), atol=1e-5)
     assert (model.means.mean(0) - middle) @ rays[canonical] == pytest.approx(0.05, abs=5e-3)
@@ -258,5 +278,5 @@ def test_an_animal_that_seems_to_move_is_put_where_it_stands_and_looks_the_same_
     assert torch.allclose(directions(), seen, atol=2e-3)
     model.root_motion.table[:, 3] = 0.3 * torch.linspace(-1, 1, count)
     walking = model.means.clone()
-    model.settle_depth(positions, canonical, most=0.1)
+    model.settle_depth(positions, most=0.1)
     assert torch.equal(model.means, walking), "it really goes somewhere"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 STRIDE_ROWS = 16
@@ -64,6 +66,7 @@ class Timetable(nn.Module):
         self.table = nn.Parameter(torch.zeros(len(knots), *row))
         self.stride = nn.Parameter(torch.zeros(STRIDE_ROWS, *row))
         self.period: float | None = None
+        self._shown: Tensor | None = None
         self.mean_spacing = float(knots[-1] - knots[0]) / max(1, len(knots) - 1)
         """Mean time between frames."""
         self.register_buffer("knots", knots.clone())
@@ -101,13 +104,26 @@ class Timetable(nn.Module):
             self.stride.copy_(rows[:STRIDE_ROWS].view_as(self.stride))
         self.table += (poses - self._raw(self.knots).flatten(1)).view_as(self.table)
 
+    @contextlib.contextmanager
+    def without(self, hidden: Bool[Tensor, " T"]) -> Iterator[None]:
+        """Within it the rows of some frames are not there: at their times, what lies between their neighbours'."""
+        self._shown = torch.nonzero(~hidden).flatten().to(self.knots.device)
+        try:
+            yield
+        finally:
+            self._shown = None
+
     def _raw(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K *row"]:
         """What there is at `times` before anything is counted from the canonical time."""
         return (self._weights(times) @ self._rows()).unflatten(1, self.table.shape[1:])
 
     def _weights(self, times: Float[Tensor, " K"]) -> Float[Tensor, "K R"]:
         """What each row counts at `times`."""
-        of_frames = interpolation_weights(self.knots, times)
+        if self._shown is None:
+            of_frames = interpolation_weights(self.knots, times)
+        else:
+            of_frames = times.new_zeros(len(times), len(self.knots))
+            of_frames[:, self._shown] = interpolation_weights(self.knots[self._shown], times)
         if self.period is None:
             return of_frames
         within = times.clamp(self.knots[0], self.knots[-1])  # beyond the clip, the pose at its end

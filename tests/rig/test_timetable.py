@@ -64,3 +64,16 @@ def test_a_timetable_takes_its_period_along():
     timetable.repeat_every(0.4)
     other.load_state_dict(timetable.state_dict())
     assert other.period == 0.4
+
+
+def test_a_frame_that_is_left_out_is_learned_by_its_neighbours_alone_but_the_stride_goes_on():
+    motion = BoneMotion(2, torch.linspace(0, 1, 11), 0.0)
+    motion.repeat_every(0.35)
+    hidden = torch.zeros(11, dtype=torch.bool)
+    hidden[4] = True
+    with motion.without(hidden):
+        motion(motion.knots[[4]])[0, 0].sum().backward()
+    assert motion.table.grad is not None and motion.stride.grad is not None
+    touched = motion.table.grad.abs().sum((1, 2)).nonzero().flatten().tolist()
+    assert touched == [0, 3, 5], "0 is the canonical one, which all is counted from"
+    assert motion.stride.grad.abs().sum() > 0
