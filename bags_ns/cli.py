@@ -130,8 +130,8 @@ class ProcessVideo:
     """False takes no more than the field of view from a camera file: the clip is then a plain video."""
     fov_deg: float = 49.1
     """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
-    elevation_deg: float = 0.0
-    """How far the camera looks down on the animal, in degrees; used where cameras are unknown."""
+    elevation_deg: float | None = None
+    """How far the camera looks down on the animal, in degrees, where cameras are unknown; training looks for it unless given."""
     crop_size: int = 512
     """Side of the square crops in pixels, where cameras are unknown."""
     max_side: int = 0

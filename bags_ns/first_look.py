@@ -39,8 +39,8 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
         prior: judges single views; None where outlines alone are to say it.
     """
     root = model.root_motion
-    assumed = math.asin(float(data.train_dataset.cameras.camera_to_worlds[0, 2, 2])) or None
-    expected = None if prior is None else _expected_turn(model, data, prior, assumed)
+    given = None if data.clip.elevation_deg is None else math.radians(data.clip.elevation_deg)
+    expected = None if prior is None else _expected_turn(model, data, prior, given)
     times = root.knots.cpu()
     whole = _whole_frames(data) or list(range(len(times)))
     frames = sorted({whole[round(share * (len(whole) - 1))] for share in torch.linspace(0, 1, OUTLINES).tolist()})
@@ -48,7 +48,7 @@ def start_turn(model: BagsModel, data: BagsDataManager, prior: DiffusionPrior | 
     seeds, moved = model.means.detach().cpu(), root.path.cpu()[frames]
     outlines = TurnedOutlines(seeds, views, moved, times[frames], float(root.canonical_time))
     with progress_bar("Looking how its outlines turn", len(TURNS_DEG)) as advance:
-        turning = find_turning(outlines, expected, assumed, partial(advance, None, None))
+        turning = find_turning(outlines, expected, given, partial(advance, None, None))
     root.start_turns(turning.at(root.knots), outlines.axis(turning).to(root.knots))
     say(
         f"The animal turns by {math.degrees(turning.turn):+.0f} degrees over the clip (left is positive), and the camera looks "

@@ -1,6 +1,5 @@
 """Frames that are held out have no say in training, whatever they show, and evaluation reports them apart."""
 
-import copy
 import json
 import shutil
 
@@ -9,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 from data.drawn_clips import draw, walk, write_folder
-from tiny_runs import run
+from tiny_runs import run, trainer_on
 
-from bags_ns import method_configs
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.data.held_out import HoldOut
 from bags_ns.data.images import DataError
 from bags_ns.evaluation import evaluate, nearest_is_held_out, num_pictures
-from bags_ns.trainer import BagsTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,23 +21,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def parse(data, cache_dir, **options):
     options = {"crop_size": 48, "num_seed_points": 300, **options}
     return AnimalVideoDataParserConfig(data=data, cache_dir=cache_dir, **options).setup()
-
-
-def trainer_on(clip, folder, **options):
-    config = copy.deepcopy(method_configs.bags_tiny.config)
-    config.data = config.pipeline.datamanager.data = clip
-    parser = config.pipeline.datamanager.dataparser
-    for name, value in {"cache_dir": folder / "cache", "crop_size": 48, **options}.items():
-        setattr(parser, name, value)
-    config.output_dir, config.vis, config.max_num_iterations = folder, "tensorboard", 30
-    config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.turn_from_outlines = config.pipeline.slope_from_prior = False  # the prior takes a minute
-    config.pipeline.model.flow_loss_mult = 1.0  # neighbours of a frame are trained ones too
-    config.set_timestamp()
-    torch.manual_seed(0)
-    trainer = BagsTrainer(config)
-    trainer.setup()
-    return trainer
 
 
 @pytest.mark.parametrize(
@@ -97,8 +77,17 @@ def test_what_held_out_frames_show_changes_nothing_of_training(kind, clip, tmp_p
     option, held = ({"hold_out_block": (0.4, 0.6)}, [5, 6]) if kind == "plain" else ({"hold_out_every": 3}, [1, 4])
     trainers = []
     for name, garbled in (("true", []), ("other", held)):
-        trainer = trainer_on(make(tmp_path / f"{name} clip", garbled), tmp_path / name, prior="small", **option)
-        run(trainer, range(30))
+        torch.manual_seed(0)
+        trainer = trainer_on(
+            make(tmp_path / f"{name} clip", garbled),
+            tmp_path / name,
+            steps=15,
+            parser={"crop_size": 48, **option},
+            pipeline={"turn_from_prior": False, "slope_from_prior": False},  # the prior takes a minute
+            prior={"name": "small"},
+            flow_loss_mult=1.0,  # neighbours of a frame are trained ones too
+        )
+        run(trainer, range(15))
         trainers.append(trainer)
     one, other = (trainer.model.state_dict() for trainer in trainers)
     assert all(torch.equal(one[key], other[key]) for key in one if torch.is_tensor(one[key]))
@@ -125,7 +114,7 @@ def test_held_out_frames_lie_where_and_when_they_were_filmed(clip, tmp_path):
 
 
 def test_test_views_are_told_apart_by_time(clip, tmp_path):
-    trainer = trainer_on(clip, tmp_path, hold_out_block=(0.0, 0.3))
+    trainer = trainer_on(clip, tmp_path, parser={"hold_out_block": (0.0, 0.3)})
     data = trainer.pipeline.datamanager
     seen = []
     summary = evaluate(trainer.model, data, lambda: seen.append(1))

@@ -1,12 +1,11 @@
 """A prior at work in the pipeline: what it is shown, what it moves, and that nothing of it is kept."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import config_on
 
-from bags_ns import method_configs
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.priors.base import PriorCamera
 from bags_ns.trainer import BagsTrainer
@@ -48,13 +47,9 @@ def small_run(tmp_path, arc_deg=60.0):
     """The config of a run on a small made-up clip."""
     settings = ClipSettings(num_frames=4, size=48, arc_deg=arc_deg, num_test_times=1, num_test_azimuths=1)
     write_creature_clip(tmp_path / "clip", 5, settings)
-    config = copy.deepcopy(method_configs.bags_tiny.config)
-    config.data = config.pipeline.datamanager.data = tmp_path / "clip"
-    config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
-    config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.prior.num_views, config.pipeline.prior.every = 2, 1
-    config.set_timestamp()
-    return config
+    return config_on(
+        tmp_path / "clip", tmp_path, steps=40, prior={"name": "small", "num_views": 2, "every": 1}, num_bones=6
+    )
 
 
 @pytest.fixture

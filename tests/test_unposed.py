@@ -1,6 +1,5 @@
 """A clip whose cameras were left out, evaluated against them: exact where the motion is exact, and honest where not."""
 
-import copy
 import json
 import math
 import subprocess
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import trainer_on
 
-from bags_ns import method_configs
 from bags_ns.cameras import orbit_camera
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.dataparser import cameras_of
@@ -22,7 +21,6 @@ from bags_ns.first_look import is_whole, start_turn, view_of
 from bags_ns.metrics import image_metrics
 from bags_ns.priors.base import PriorCamera
 from bags_ns.rig.transforms import rigid, rigid_inverse, so3_exp, so3_log
-from bags_ns.trainer import BagsTrainer
 from bags_ns.turned_outlines import Turning
 from bags_ns.unposed import (
     Similarity,
@@ -38,19 +36,16 @@ from bags_ns.unposed import (
 SETTINGS = ClipSettings(num_frames=4, size=48, num_test_times=2, num_test_azimuths=4, arc_deg=60.0)
 
 
-def trainer_on(clip, tmp_path, known_cameras):
-    config = copy.deepcopy(method_configs.bags_tiny.config)
-    config.data = config.pipeline.datamanager.data = clip
-    parser = config.pipeline.datamanager.dataparser
-    parser.known_cameras, parser.cache_dir, parser.crop_size = known_cameras, tmp_path / "cache", 48
-    config.output_dir, config.vis, config.max_num_iterations = tmp_path, "tensorboard", 40
-    config.pipeline.model.num_bones, config.pipeline.model.num_random = 6, 500
-    config.pipeline.turn_from_outlines = config.pipeline.slope_from_prior = False  # the prior takes a minute
-    config.set_timestamp()
-    config.save_config()
-    trainer = BagsTrainer(config)
-    trainer.setup()
-    return trainer
+def plain_trainer_on(clip, folder, **parser):
+    """Of a run that knows no camera, with a prior that is not asked before it: it takes a minute."""
+    return trainer_on(
+        clip,
+        folder,
+        steps=40,
+        parser={"known_cameras": False, "crop_size": 48, **parser},
+        pipeline={"turn_from_outlines": False, "slope_from_prior": False},
+        prior={"name": "small"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unposed_trainer(clip, tmp_path_factory):
-    return trainer_on(clip, tmp_path_factory.mktemp("run"), known_cameras=False)
+    return plain_trainer_on(clip, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -205,6 +200,16 @@ def test_seeds_lean_as_outlines_have_it_where_the_animal_turns_enough(pipeline, 
     model.means.data.copy_(seeds)
 
 
+@pytest.mark.parametrize("elevation_deg", [None, 0.0, 12.0])
+def test_an_elevation_is_looked_for_unless_it_is_given(clip, tmp_path, monkeypatch, elevation_deg):
+    pipeline, asked = plain_trainer_on(clip, tmp_path, elevation_deg=elevation_deg).pipeline, []
+    monkeypatch.setattr(
+        "bags_ns.first_look.find_turning", lambda *args: asked.append(args[2]) or Turning.even(0.2, 0.3, 0.0)
+    )
+    start_turn(pipeline.model, pipeline.datamanager, None)
+    assert asked == [None if elevation_deg is None else pytest.approx(math.radians(elevation_deg))]
+
+
 @pytest.mark.parametrize(("left", "top", "whole"), [(10, 10, True), (-4, 10, False), (10, 74, False), (10, 66, True)])
 def test_silhouettes_that_the_picture_cuts_are_known(left, top, whole):
     """A crop of 40 source pixels in 20, of which the animal has the middle 16, in a picture of 120 x 103."""
@@ -227,6 +232,6 @@ def test_the_verb_writes_motion_and_views(unposed_trainer, pipeline):
 
 
 def test_a_run_that_knew_its_cameras_has_nothing_to_recover(clip, tmp_path):
-    known = trainer_on(clip, tmp_path, known_cameras=True).pipeline
+    known = trainer_on(clip, tmp_path).pipeline
     with pytest.raises(DataError, match="trained with its cameras"):
         TrueClip.of_run(known)

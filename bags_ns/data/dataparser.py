@@ -37,8 +37,8 @@ class AnimalVideoDataParserConfig(DataParserConfig):
     """False takes no more than the field of view from a camera file: the clip is then a plain video."""
     fov_deg: float = 49.1
     """Assumed field of view across the longer side of the picture, in degrees; used where cameras are unknown."""
-    elevation_deg: float = 0.0
-    """How far the camera looks down on the animal, in degrees; used where cameras are unknown. At 0 training looks for it."""
+    elevation_deg: float | None = None
+    """How far the camera looks down on the animal, in degrees, where cameras are unknown; training looks for it unless given."""
     crop_size: int = 0
     """Side of the square crops in pixels, where cameras are unknown; 0 is 512 with CUDA and 256 without."""
     max_side: int = 0

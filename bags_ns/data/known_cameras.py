@@ -142,6 +142,7 @@ def _info(clip: SourceClip, choice: FrameChoice, silhouettes: Silhouettes, canon
     return replace(
         fresh,
         object_centric=known.object_centric,
+        elevation_deg=known.elevation_deg,
         root_translations=None if known.root_translations is None else known.root_translations[numbers],
         crop_boxes=None if known.crop_boxes is None else known.crop_boxes[numbers],
         source_indices=known.source_indices[numbers],

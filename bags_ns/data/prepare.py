@@ -43,7 +43,7 @@ class PrepareSettings:
 
     known_cameras: bool = True
     fov_deg: float = 49.1
-    elevation_deg: float = 0.0
+    elevation_deg: float | None = None
     crop_size: int = 256
     max_side: int = 0
     fps: float = 0.0
@@ -147,7 +147,7 @@ def _build_object_centric(
     trained, measured = choice.where(~held), silhouettes.where(~held)
     canonical = canonical_index(measured, trained.numbers, settings.canonical_frame)
     width, height = (int(value) for value in silhouettes.image_sizes[0])
-    view = object_centric_view(measured, canonical, (width, height), settings.fov_deg, settings.elevation_deg)
+    view = object_centric_view(measured, canonical, (width, height), settings.fov_deg, settings.elevation_deg or 0.0)
     # A held-out frame's crop, which is where it is looked at, follows its own silhouette; its place is for motion to say.
     unknown = np.full((held.sum(), 3), np.nan)
     held_view = replace(view, crop_boxes=crop_boxes(silhouettes.boxes)[held], root_translations=unknown)
@@ -165,6 +165,7 @@ def _build_object_centric(
         source_indices=torch.tensor(trained.numbers),
         source_size=(width, height),
         fps=trained.fps,
+        elevation_deg=settings.elevation_deg,
     )
     return Built(info, train, [], held_out, in_place=False)
 

@@ -45,6 +45,8 @@ class ClipInfo:
     """Width and height of the source's frames."""
     fps: float
     """Frames a second."""
+    elevation_deg: float | None = None
+    """How far the camera looks down, where that was given and cameras are unknown."""
     T_world_input: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     """The similarity that brought the input's world into the model's frame; the identity where it was used as it is."""
 
@@ -101,6 +103,7 @@ def write_prepared(folder: Path, built: Built, root: Path) -> None:
         "source_indices": _listed(info.source_indices),
         "source_size": list(info.source_size),
         "fps": info.fps,
+        "elevation_deg": info.elevation_deg,
         "T_world_input": info.T_world_input.tolist(),
         "in_place": built.in_place,
     }
@@ -138,6 +141,7 @@ def clip_info(bags: dict[str, Any], times: Sequence[float]) -> ClipInfo:
         source_indices=torch.tensor(bags["source_indices"], dtype=torch.int64),
         source_size=(int(bags["source_size"][0]), int(bags["source_size"][1])),
         fps=float(bags["fps"]),
+        elevation_deg=bags.get("elevation_deg"),
         T_world_input=torch.tensor(bags.get("T_world_input", torch.eye(4).tolist()), dtype=torch.float32),
     )
 
