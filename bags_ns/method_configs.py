@@ -77,7 +77,7 @@ def _tiny(config: BagsTrainerConfig) -> BagsTrainerConfig:
     model = cast(BagsModelConfig, config.pipeline.model)
     model.max_gaussians = 6000
     model.rigidity_samples, model.color_samples = 512, 128
-    model.reach_loss_mult = 0.0  # not shown to help with so few frames a step
+    model.reach_loss_mult = model.pose_dropout = 0.0  # not shown to help with so few frames a step
     model.field_hidden, model.field_layers = 64, 4
     return config
 

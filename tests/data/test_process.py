@@ -23,8 +23,7 @@ SETTINGS = PrepareSettings(crop_size=64, num_seed_points=200)
 def test_the_folder_is_complete_and_taken_by_ours_and_nerfstudios_parser(folder_clip, tmp_path):
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    settings = replace(SETTINGS, elevation_deg=12.0)
-    folder = process_video(folder_clip, tmp_path / "out" / "dog", settings, tmp_path / "cache")
+    folder = process_video(folder_clip, tmp_path / "out" / "dog", SETTINGS, tmp_path / "cache")
     assert [path.name for path in folder.parent.iterdir()] == ["dog"]
     meta = json.loads((folder / "transforms.json").read_text())
     assert meta["frames"][3]["file_path"] == "images/frame_00003.png" and not meta["bags"]["in_place"]
@@ -32,8 +31,15 @@ def test_the_folder_is_complete_and_taken_by_ours_and_nerfstudios_parser(folder_
     ours = config.setup().get_dataparser_outputs("train")
     theirs = NerfstudioDataParserConfig(data=folder, load_3D_points=False, eval_mode="all").setup()
     assert theirs.get_dataparser_outputs("train").image_filenames == ours.image_filenames
-    assert ours.metadata["clip"].elevation_deg == 12.0, "so that training does not look for it"
     assert len(ours.image_filenames) == 12 and ours.image_filenames[0].parent == folder / "images"
+
+
+@pytest.mark.parametrize("elevation_deg", [None, 12.0])
+def test_an_elevation_that_was_given_is_known_later(folder_clip, tmp_path, elevation_deg):
+    settings = replace(SETTINGS, elevation_deg=elevation_deg)
+    folder = process_video(folder_clip, tmp_path / "out", settings, tmp_path / "cache")
+    config = AnimalVideoDataParserConfig(data=folder, cache_dir=tmp_path / "other", num_seed_points=200)
+    assert config.setup().get_dataparser_outputs("train").metadata["clip"].elevation_deg == elevation_deg
 
 
 def test_known_cameras_and_test_views_come_along(orbit_clip, tmp_path):
