@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -46,6 +47,8 @@ class TrackedModel(DensifiedModel):
         self.gait_part = 0.0
         """Part of the clip in which the gait was last looked for."""
         self.mirror = MirrorPlane()
+        self._before_trial: tuple[dict[str, Any], dict[str, Any]] | None = None
+        """The states of model and optimizers when the mirror's trial began."""
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint knows of the run beside its tensors."""
@@ -205,6 +208,8 @@ class TrackedModel(DensifiedModel):
         self.repeat_every(period)
         if self.gait_period is not None and with_mirror:
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)
+            states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+            self._before_trial = copy.deepcopy((self.state_dict(), states))
         self.train()
 
     def settle_gait(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
@@ -219,11 +224,26 @@ class TrackedModel(DensifiedModel):
         self.train()
 
     def judge_mirror(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
-        """Keeps the mirror that is on trial, or drops it, by some frames of the clip."""
+        """Keeps the mirror that is on trial, or drops it and what was learned with it, by some frames of the clip."""
         assert self.gait_period is not None
         self.eval()
         self.mirror.judge(self.gait_period, Recurrence(self, frames, self.knows))
+        if self.mirror.shift is None and self._before_trial is not None:  # a run that was resumed meanwhile has none
+            self._return_to(*self._before_trial)
+            self.mirror.shift, self.mirror.on_trial = None, False
+        self._before_trial = None
         self.train()
+
+    def _return_to(self, state: dict[str, Any], optimizers: dict[str, Any]) -> None:
+        """Goes back to former states; learning rates stay those of now."""
+        for name in self.gauss_params:  # of another number by now, and autograd remembers the sizes of the old ones
+            self.gauss_params[name] = Parameter(state[f"gauss_params.{name}"])
+            self.optimizers[name].state.clear()
+            self.optimizers[name].param_groups[0]["params"] = [self.gauss_params[name]]
+        self.load_state_dict(state)
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": optimizers[name]["state"], "param_groups": groups})
 
     @torch.no_grad()
     def settle_depth(self, positions: Float[Tensor, "T 3"], most: float) -> None:

@@ -1,10 +1,12 @@
 """The model and its pipeline on a made-up clip: gauge, gradients, loading in place, densification, memory of a prior."""
 
+import copy
 from contextlib import contextmanager
 
 import pytest
 import torch
 from tiny_runs import STEPS, run, trainer_on
+from torch.utils._pytree import tree_leaves
 
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.parallax import across
@@ -149,6 +151,43 @@ def test_a_mirror_is_on_trial_for_a_part_of_the_run(trained):
         pipeline.prepare_phase(0.7)
         assert not model.mirror.on_trial and model.mirror.shift is None, "placed anywhere, it explains nothing"
     pipeline.prepare_phase(1.0)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_was_learned_with_a_mirror_goes_with_it(clip, tmp_path, monkeypatch, is_kept):
+    trainer = trainer_on(clip, tmp_path, steps=40, densify_grad_thresh=0.0)
+    model, pipeline = trainer.model, trainer.pipeline
+
+    def placed(mirror, means, *_):
+        mirror.place(means.mean(0), 1.5, 0.0, shift=0.2)
+        mirror.on_trial = True
+
+    def judged(mirror, *_):
+        mirror.shift, mirror.on_trial = mirror.shift if is_kept else None, False
+
+    def states():
+        optimizers = {
+            name: optimizer.state_dict()["state"] for name, optimizer in trainer.optimizers.optimizers.items()
+        }
+        leaves = tree_leaves(copy.deepcopy((model.state_dict(), optimizers)))
+        return [leaf for leaf in leaves if torch.is_tensor(leaf)]
+
+    monkeypatch.setattr("bags_ns.tracking.gait_period", lambda *_: 0.4)
+    monkeypatch.setattr("bags_ns.tracking.find_mirror", placed)
+    monkeypatch.setattr("bags_ns.rig.symmetry.MirrorPlane.judge", judged)
+    run(trainer, range(24))
+    pipeline.prepare_phase(0.6)
+    assert model.mirror.on_trial
+    before = states()
+    run(trainer, range(24, 26))
+    learned = states()
+    pipeline.prepare_phase(0.66)
+    assert not model.mirror.on_trial and (model.mirror.shift == 0.2) is is_kept
+    assert model.gait_period == 0.4
+    for now, expected in zip(states(), learned if is_kept else before, strict=True):
+        assert torch.equal(now, expected)
+    assert any(mine.shape != theirs.shape for mine, theirs in zip(before, learned, strict=True)), "Gaussians were added"
+    run(trainer, range(27, 30))
 
 
 def test_a_mirror_shows_the_side_that_a_frame_hides(trained):
