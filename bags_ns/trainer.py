@@ -90,9 +90,8 @@ class BagsTrainerConfig(TrainerConfig):
         """
         datamanager = self.pipeline.datamanager
         self.output_dir = self.output_dir.resolve()
-        if (
-            self.load_dir is not None and self.load_step is not None
-        ):  # later commands would look for this step in this run
+        if self.load_dir is not None and self.load_step is not None:
+            # Later commands would look for this step in this run.
             self.load_checkpoint = self.load_dir.resolve() / f"step-{self.load_step:09d}.ckpt"
             self.load_dir = self.load_step = None
         for holder in (self, datamanager, getattr(datamanager, "dataparser", None)):

@@ -70,7 +70,7 @@ class BoneMotion(Timetable):
         num_bones: int,
         knots: Float[Tensor, " T"],
         canonical_time: float,
-        num_frequencies: int = 12,
+        num_frequencies: int = 24,
         num_hidden: int = 128,
     ) -> None:
         super().__init__(knots, canonical_time, num_bones, 6)
