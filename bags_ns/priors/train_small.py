@@ -112,7 +112,7 @@ class SmallPriorTrainer:
     def _run_steps(self, pool: CreatureViews) -> None:
         """Steps until this command's part of the schedule is done or its time is up."""
         config, first_step, first_progress, begun = self.config, self.step, self.progress, time.monotonic()
-        available = self.workers.agree(config.max_seconds - config.reserved_seconds - self._elapsed())
+        available = self.workers.agree(self._seconds_left())
         next_evaluation = config.evaluate_every_seconds
         losses: list[Tensor] = []
         with self._bar() as show:
@@ -230,6 +230,13 @@ class SmallPriorTrainer:
         self.history = json.loads(report.read_text())["history"] if report.exists() else []
         return network.train(), averaged.requires_grad_(False)
 
+    def _seconds_left(self) -> float:
+        """Time to train in. Raises ValueError where there is none."""
+        left = self.config.max_seconds - self.config.reserved_seconds - self._elapsed()
+        if left <= 0:
+            raise ValueError("no time is left to train: take fewer --num-animals, or more --max-seconds")
+        return left
+
     def _fill_pool(self, num_animals: int | None = None) -> CreatureViews:
         """The animals to begin with."""
         chunk = self.chunk
@@ -237,7 +244,12 @@ class SmallPriorTrainer:
         begun = time.monotonic()
         with Progress(*Progress.get_default_columns(), transient=True, console=self.console) as bar:
             task = bar.add_task("Drawing animals", total=count)
-            pool = self.studio.fill(count, chunk, lambda drawn: bar.advance(task, drawn))
+
+            def advance(drawn: int) -> None:
+                bar.advance(task, drawn)
+                self._seconds_left()
+
+            pool = self.studio.fill(count, chunk, advance)
         self._synchronize()
         self._log(f"{count} animals of {NUM_VIEWS} views drawn in {time.monotonic() - begun:.1f} s")
         return pool

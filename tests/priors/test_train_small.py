@@ -60,6 +60,12 @@ def test_thirty_steps_learn_and_a_second_command_goes_on(tmp_path: Path):
     assert [entry["step"] for entry in json.loads((tmp_path / "b" / "small.json").read_text())["history"]] == [30, 33]
 
 
+def test_without_time_to_train_nothing_is_written_and_no_schedule_is_done(tmp_path: Path):
+    with pytest.raises(ValueError, match="no time is left to train: take fewer --num-animals, or more --max-seconds"):
+        SmallPriorTrainer(tiny_config(tmp_path / "a", max_steps=None, max_seconds=1.01)).train()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_the_verb_passes_on_what_it_is_given_and_keeps_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
