@@ -106,14 +106,16 @@ def along_path(model: BagsModel, path: CameraPath, motion: Motion, bones: bool =
 def beside_source(
     model: BagsModel, frames: Iterable[tuple[Cameras, UInt8[Tensor, "_ _ C"]]], height: int, width: int
 ) -> Iterator[Frame]:
-    """For each frame of the video: the frame cut out on white, the render, and the render in bone colours, side by side.
+    """For each frame of the video: the frame cut out on white, the render and, where there are bones, their colours, side by side.
 
     Each is in the middle of `height` x `width` pixels, for frames may be of several sizes.
     """
     for camera, image in frames:
         pose = model.pose_at(model.camera_time(camera))
         source = to_uint8(on_white(model.ground_truth(image)))
-        views = [source, render_pose(model, pose, camera), render_pose(model, pose, camera, bones=True)]
+        views = [source, render_pose(model, pose, camera)]
+        if model.field is None:
+            views.append(render_pose(model, pose, camera, bones=True))
         yield np.concatenate([_centred(view, height, width) for view in views], axis=1)
 
 

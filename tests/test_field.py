@@ -8,6 +8,7 @@ from bags_ns.evaluation import evaluate
 from bags_ns.rig.field import DeformationField
 from bags_ns.rigged import body_of, posed_splats, rigged_animal, video_motion
 from bags_ns.runs import open_run
+from bags_ns.visualize import beside_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,3 +71,9 @@ def test_what_needs_bones_says_that_there_are_none(trained):
         with pytest.raises(ValueError, match="it has no bones"):
             needs_bones(model)
     assert len(posed_splats(model, model.pose_at(0.5)).means) == model.num_points
+
+
+def test_it_is_shown_beside_its_source_without_bone_colours(trained):
+    model, data = trained.model.eval(), trained.pipeline.datamanager
+    (frame,) = beside_source(model, [data.train_image(0)], 64, 70)
+    assert frame.shape == (64, 2 * 70, 3)
