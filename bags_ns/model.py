@@ -113,7 +113,9 @@ class BagsModel(TrackedModel):
 
         Densification sees the screen gradients of all of them.
         """
-        with self.poses_dropped(self.config.pose_dropout if self.bone_motion.canonical_learns else 0.0):
+        if not (self.config.pose_dropout and self.bone_motion.canonical_learns):
+            return self._losses_of_poses(frames)
+        with self.poses_dropped(self.config.pose_dropout):
             return self._losses_of_poses(frames)
 
     def _losses_of_poses(self, frames: FrameBatch) -> dict[str, Tensor]:
