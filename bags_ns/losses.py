@@ -161,7 +161,7 @@ def ssim(image: Float[Tensor, "K H W 3"], target: Float[Tensor, "K H W 3"], stri
 def mask_box(mask: Bool[Tensor, "H W"], margin: int) -> tuple[slice, slice]:
     """Rows and columns of the box about a mask's pixels, `margin` pixels wider where the image allows.
 
-    The box of an empty mask is the whole image; a box is never thinner than the SSIM window where the image is not.
+    The box of an empty mask is the whole image. For SSIM in it the margin must be at least its window less a pixel.
     """
     sides = []
     for axis in (1, 0):

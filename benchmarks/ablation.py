@@ -1,6 +1,7 @@
 """Trains every clip four times, without and with rigidity and the prior: the ablation of docs/RESULTS.md.
 
-The four runs of a clip differ in the weights of these two losses alone.
+The four runs of a clip differ in the weights of these two losses alone. A prior of weight 0 is not there at all, though: where the
+camera is fixed, it does not say either how the body stands.
 
     python benchmarks/ablation.py DATA [DATA ...] --creatures 3 --jobs 4 --output-dir ablation
 """

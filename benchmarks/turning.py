@@ -76,7 +76,7 @@ class Turning:
         parser.known_cameras, parser.crop_size = way == "known", self.crop_size
         pipeline.prior.source, pipeline.turn_from_outlines = self.prior_source, way == "unposed"
         if self.turn_only:
-            pipeline.prior.every = config.max_num_iterations
+            pipeline.prior.start, pipeline.slope_from_prior = 1.1, False  # after the run
         config.set_timestamp()
         train(config)
         run = open_run(config.get_base_dir() / "config.yml")

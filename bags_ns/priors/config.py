@@ -34,7 +34,7 @@ class PriorConfig:
     negative_prompt: str = "blurry, low quality, cropped, unnatural colors"
     """What pictures of it should not be (imagedream)."""
     loss_mult: float = 30.0
-    """Weight of the prior's loss against the losses of the model; 0 leaves the prior out."""
+    """Weight of the prior's loss against the losses of the model; 0 leaves the prior out, also of what is looked for before training."""
     color_mult: float = 0.0
     """Part of its gradient that reaches the colours; 0: it shapes the animal, whose coat the video knows better."""
     num_views: int = 4
