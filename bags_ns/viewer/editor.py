@@ -26,6 +26,8 @@ from bags_ns.rig.skeleton import Skeleton
 
 SAME_TIME = 1e-5
 """Times closer than this are one: cameras carry theirs in single precision."""
+SAME_KEYFRAME = 5e-4
+"""Seconds. Keyframes closer than this are one: the page tells whole milliseconds apart."""
 UNDO_STEPS = 100
 
 
@@ -186,6 +188,12 @@ class PoseEditor:
         """Of the keyframes, in seconds."""
         return [] if self.work.track is None else [keyframe.time for keyframe in self.work.track.keyframes]
 
+    def _key_time(self) -> float:
+        """Of a keyframe that is made now: that of one that lies here already, or else the nearest millisecond."""
+        now, rounded = self.seconds, round(self.seconds, 3)
+        here = [time for time in self.key_times if min(abs(time - now), abs(time - rounded)) < SAME_KEYFRAME]
+        return min(here, key=lambda time: abs(time - now), default=rounded)
+
     def add_keyframe(self) -> None:
         """Makes what is shown now a keyframe, in place of one at the same time.
 
@@ -194,7 +202,7 @@ class PoseEditor:
         if self.work.track is not None:
             self.work.track.check_model(self.skeleton)
         held, work = self._hold(), self.work
-        names, seconds = tuple(self.skeleton.names), round(self.seconds, 3)
+        names, seconds = tuple(self.skeleton.names), self._key_time()
         rooted = work.track is None or work.track.keyframes[0].root is not None
         keyframe = keyframe_from_rotations(seconds, held.rotations, names, held.T_world_object if rooted else None)
         if work.track is None:
@@ -213,7 +221,7 @@ class PoseEditor:
 
     def move_keyframe(self, index: int) -> None:
         """Moves one of the keyframes to the present time. Raises ValueError where there is another one."""
-        track, seconds = self._needed_track(), round(self.seconds, 3)
+        track, seconds = self._needed_track(), self._key_time()
         others = [keyframe for i, keyframe in enumerate(track.keyframes) if i != index]
         if any(keyframe.time == seconds for keyframe in others):
             raise ValueError(f"there is a keyframe at {seconds:g} s already: delete it first")

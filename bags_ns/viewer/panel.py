@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from viser import GuiApi, Icon
 
+from bags_ns.viewer.editor import SAME_KEYFRAME
 from bags_ns.viewer.exports import EXPORTS
 
 NO_KEYFRAME: str = "none yet"
@@ -71,7 +72,7 @@ class Panel:
         options = tuple(f"{time:.3f} s" for time in seconds) or (NO_KEYFRAME,)
         if self.keyframe.options != options:
             self.keyframe.options = options
-        here = [option for option, time in zip(options, seconds, strict=False) if abs(time - now) < 5e-4]
+        here = [option for option, time in zip(options, seconds, strict=False) if abs(time - now) < SAME_KEYFRAME]
         if here and self.keyframe.value != here[0]:
             self.keyframe.value = here[0]
 

@@ -8,6 +8,7 @@ import torch
 
 from bags_ns.animation.joint_rotations import fit_rotations, pose_from_rotations, shifted_root
 from bags_ns.animation.mirroring import MIDDLE
+from bags_ns.animation.pose_track import Keyframe, PoseTrack, RootPose
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.transforms import rigid, so3_exp, so3_log, transform_points
 from bags_ns.viewer.editor import PoseEditor
@@ -151,6 +152,38 @@ def test_keyframes_are_moved_and_deleted(editor):
     assert editor.key_times == [] and editor.work.track is None
     with pytest.raises(ValueError, match="no keyframes yet"):
         editor.delete_keyframe(0)
+
+
+def load_keyframes(editor, folder, times, duration, rooted=True):
+    """Gives the editor a track of another making: canonical poses at `times`, in seconds."""
+    names, parents = tuple(editor.skeleton.names), tuple(editor.skeleton.parents.tolist())
+    keyframes = tuple(Keyframe(time, {}, RootPose() if rooted else None) for time in times)
+    PoseTrack(names, parents, keyframes, duration, fps=30.0).save(folder / "loaded.json")
+    editor.load(folder / "loaded.json")
+
+
+def test_a_keyframe_on_a_frame_of_a_film_is_replaced_and_not_doubled(editor, tmp_path):
+    times = [round(frame / 30, 6) for frame in range(24)]
+    load_keyframes(editor, tmp_path, times, times[-1])
+    for time in times:
+        editor.time = time / editor.work.duration
+        editor.turn(HIP, turned(editor, HIP, 0.1))
+        editor.add_keyframe()
+        assert editor.key_times == times
+        assert float(so3_log(transforms(editor)[HIP, :3, :3])[0]) == pytest.approx(0.1, abs=1e-4)
+    editor.move_keyframe(23)
+    assert editor.key_times == times
+    with pytest.raises(ValueError, match="already"):
+        editor.move_keyframe(10)
+
+
+def test_no_two_keyframes_are_told_apart_by_less_than_a_millisecond(editor, tmp_path):
+    load_keyframes(editor, tmp_path, [0.33351], DURATION)
+    for step in range(41):
+        editor.time = (0.3325 + 1e-4 * step) / DURATION
+        editor.add_keyframe()
+    labels = [f"{time:.3f}" for time in editor.key_times]
+    assert 0.33351 in editor.key_times and len(set(labels)) == len(labels) > 3
 
 
 def test_every_action_can_be_undone_and_one_drag_is_one_action(editor):
