@@ -190,7 +190,7 @@ class PoseEditor:
 
     def _key_time(self) -> float:
         """Of a keyframe that is made now: that of one that lies here already, or else the nearest millisecond."""
-        now, rounded = self.seconds, round(self.seconds, 3)
+        now, rounded = self.seconds, min(round(self.seconds, 3), self.work.duration)
         here = [time for time in self.key_times if min(abs(time - now), abs(time - rounded)) < SAME_KEYFRAME]
         return min(here, key=lambda time: abs(time - now), default=rounded)
 
@@ -207,7 +207,7 @@ class PoseEditor:
         keyframe = keyframe_from_rotations(seconds, held.rotations, names, held.T_world_object if rooted else None)
         if work.track is None:
             parents = tuple(self.skeleton.parents.tolist())
-            track = PoseTrack(names, parents, (keyframe,), max(work.duration, seconds), self.fps, work.interpolation)
+            track = PoseTrack(names, parents, (keyframe,), work.duration, self.fps, work.interpolation)
         else:
             track = work.track.with_keyframe(keyframe)
         self._change(None, track=track, held=None, video_share=0.0)
@@ -227,8 +227,7 @@ class PoseEditor:
             raise ValueError(f"there is a keyframe at {seconds:g} s already: delete it first")
         moved = dataclasses.replace(track.keyframes[index], time=seconds)
         keyframes = tuple(sorted([*others, moved], key=lambda keyframe: keyframe.time))
-        changed = dataclasses.replace(track, keyframes=keyframes, duration=max(track.duration, seconds))
-        self._change(None, track=changed, held=None)
+        self._change(None, track=dataclasses.replace(track, keyframes=keyframes), held=None)
 
     def set_interpolation(self, interpolation: Interpolation) -> None:
         """How poses between keyframes come about."""

@@ -177,6 +177,18 @@ def test_a_keyframe_on_a_frame_of_a_film_is_replaced_and_not_doubled(editor, tmp
         editor.move_keyframe(10)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_no_keyframe_lies_beyond_the_end(editor, moved):
+    editor.set_duration(23 / 30)  # .76667: the nearest millisecond comes after it
+    editor.time = 0.5 if moved else 1.0
+    editor.add_keyframe()
+    editor.time = 1.0
+    if moved:
+        editor.move_keyframe(0)
+    assert editor.track.duration == editor.work.duration == 23 / 30 == editor.key_times[0]
+    editor.set_duration(editor.work.duration)
+
+
 def test_no_two_keyframes_are_told_apart_by_less_than_a_millisecond(editor, tmp_path):
     load_keyframes(editor, tmp_path, [0.33351], DURATION)
     for step in range(41):
