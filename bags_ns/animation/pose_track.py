@@ -202,11 +202,13 @@ def keyframe_from_rotations(
 ) -> Keyframe:
     """A keyframe at `time` seconds with all joints' local rotations."""
     quats = {name: _quat(rotation) for name, rotation in zip(names, rotations, strict=True)}
-    root = None
-    if T_world_object is not None:
-        x, y, z = T_world_object[:3, 3].tolist()
-        root = RootPose((x, y, z), _quat(T_world_object[:3, :3]))
-    return Keyframe(time, quats, root)
+    return Keyframe(time, quats, None if T_world_object is None else root_pose(T_world_object))
+
+
+def root_pose(T_world_object: Float[Tensor, "4 4"]) -> RootPose:
+    """The same as numbers."""
+    x, y, z = T_world_object[:3, 3].tolist()
+    return RootPose((x, y, z), _quat(T_world_object[:3, :3]))
 
 
 def _quat(rotation: Float[Tensor, "3 3"]) -> Quat:

@@ -20,7 +20,7 @@ from torch import Tensor
 from bags_ns.animation.interpolation import Interpolation
 from bags_ns.animation.joint_rotations import blend_poses, pose_from_rotations
 from bags_ns.animation.mirroring import SymmetryPlane, mirror_rotations, pair_bones
-from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations, load_track
+from bags_ns.animation.pose_track import PoseTrack, keyframe_from_rotations, load_track, root_pose
 from bags_ns.rig.motion import Pose
 from bags_ns.rig.skeleton import Skeleton
 
@@ -197,20 +197,34 @@ class PoseEditor:
     def add_keyframe(self) -> None:
         """Makes what is shown now a keyframe, in place of one at the same time.
 
+        Where a track leaves the animal to stand as in the video, it does so until a keyframe has it stand elsewhere: from
+        then on all of its keyframes say where.
+
         Raises ValueError where training has changed the skeleton since the others were made.
         """
         if self.work.track is not None:
             self.work.track.check_model(self.skeleton)
-        held, work = self._hold(), self.work
-        names, seconds = tuple(self.skeleton.names), self._key_time()
-        rooted = work.track is None or work.track.keyframes[0].root is not None
-        keyframe = keyframe_from_rotations(seconds, held.rotations, names, held.T_world_object if rooted else None)
-        if work.track is None:
+        held, work, track = self._hold(), self.work, self.work.track
+        if track is not None and track.keyframes[0].root is None and not self._stands_as_in_video(held):
+            track = self._with_roots(track)
+        rooted = track is None or track.keyframes[0].root is not None
+        names, root = tuple(self.skeleton.names), held.T_world_object if rooted else None
+        keyframe = keyframe_from_rotations(self._key_time(), held.rotations, names, root)
+        if track is None:
             parents = tuple(self.skeleton.parents.tolist())
             track = PoseTrack(names, parents, (keyframe,), work.duration, self.fps, work.interpolation)
         else:
-            track = work.track.with_keyframe(keyframe)
+            track = track.with_keyframe(keyframe)
         self._change(None, track=track, held=None, video_share=0.0)
+
+    def _stands_as_in_video(self, pose: JointPose) -> bool:
+        return torch.allclose(pose.T_world_object, self._video(pose.time).T_world_object.cpu(), atol=1e-5)
+
+    def _with_roots(self, track: PoseTrack) -> PoseTrack:
+        """A track without roots, with those that the video has at its keyframes."""
+        roots = [root_pose(self._video(time / self.work.duration).T_world_object) for time in self.key_times]
+        keyframes = [dataclasses.replace(k, root=root) for k, root in zip(track.keyframes, roots, strict=True)]
+        return dataclasses.replace(track, keyframes=tuple(keyframes))
 
     def delete_keyframe(self, index: int) -> None:
         """Forgets one of the keyframes."""

@@ -198,6 +198,22 @@ def test_no_two_keyframes_are_told_apart_by_less_than_a_millisecond(editor, tmp_
     assert 0.33351 in editor.key_times and len(set(labels)) == len(labels) > 3
 
 
+def test_a_track_without_roots_gets_them_when_the_animal_is_moved(editor, tmp_path):
+    load_keyframes(editor, tmp_path, [0.0, 1.5], DURATION, rooted=False)
+    editor.time = 0.5
+    editor.reset(HIP)
+    editor.add_keyframe()
+    assert torch.allclose(transforms(editor, 0.6), editor._video(0.6).T_world_object, atol=1e-6)  # it walks on
+    editor.move(torch.tensor([0.0, 0.0, 0.3]))
+    before = [transforms(editor, time) for time in (0.0, 0.5, 0.75)]
+    editor.add_keyframe()
+    after = [transforms(editor, time) for time in (0.0, 0.5, 0.75)]
+    assert torch.allclose(torch.stack(before), torch.stack(after), atol=1e-5)
+    editor.undo()
+    editor.undo()
+    assert editor.work.track.keyframes[0].root is None
+
+
 def test_every_action_can_be_undone_and_one_drag_is_one_action(editor):
     seen = [editor.work]
     for step in range(5):
