@@ -80,8 +80,8 @@ class AnimalControls(ViewerControl):
             self.viser_server.scene,
             len(self._model.bones),
             on_select=self.select,
-            on_turn=lambda joint, rotation: self._edit(lambda: self.editor.turn(joint, rotation)),
-            on_move=lambda shift: self._edit(lambda: self.editor.move(shift)),
+            on_turn=lambda joint, rotation, drag: self._edit(lambda: self.editor.turn(joint, rotation, drag)),
+            on_move=lambda shift, drag: self._edit(lambda: self.editor.move(shift, drag)),
         )
         self._connect()
         self.viser_server.on_client_connect(self._place_camera)

@@ -131,26 +131,27 @@ class PoseEditor:
     def _pose(self, action: str | None, held: JointPose, **fields: Any) -> None:
         self._change(action, held=dataclasses.replace(held, **fields), video_share=0.0)
 
-    def turn(self, joint: int, rotation: Float[Tensor, "3 3"]) -> None:
+    def turn(self, joint: int, rotation: Float[Tensor, "3 3"], drag: int = 0) -> None:
         """Turns a bone about its joint, with all that hangs on it, so that it stands as `rotation` in the world.
 
         Args:
             joint: index of the bone.
             rotation: T_world_canonical's linear part, as the bone is to have it.
+            drag: which one it belongs to: all turns of a drag are undone together.
         """
         held = self._hold()
         parent = int(self.skeleton.parents[joint])
         above = held.T_world_object if parent < 0 else self._posed(held).T_world_canonical[parent].cpu()
         rotations = held.rotations.clone()
         rotations[joint] = above[:3, :3].T @ rotation
-        self._pose(f"turn {joint} at {self.time}", held, rotations=rotations)
+        self._pose(f"turn {joint} at {self.time} in {drag}", held, rotations=rotations)
 
-    def move(self, shift: Float[Tensor, "3"]) -> None:
-        """Moves the whole animal by `shift`, in world units."""
+    def move(self, shift: Float[Tensor, "3"], drag: int = 0) -> None:
+        """Moves the whole animal by `shift`, in world units; all moves of a drag are undone together."""
         held = self._hold()
         root = held.T_world_object.clone()
         root[:3, 3] += shift
-        self._pose(f"move at {self.time}", held, T_world_object=root)
+        self._pose(f"move at {self.time} in {drag}", held, T_world_object=root)
 
     def reset(self, joint: int | None = None) -> None:
         """Turns one joint back, or all of them: the canonical pose, where the animal stands."""

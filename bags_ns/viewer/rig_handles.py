@@ -21,7 +21,7 @@ BALL_RADIUS, GIZMO_SIZE = 0.012, 0.2
 """In animal lengths."""
 LINE_COLOR = (40, 40, 40)
 DRAG_ENDS_AFTER = 0.5
-"""Seconds without news of a dragged gizmo after which it follows the pose again. Before, the pose lags behind it."""
+"""Seconds without news of a dragged gizmo after which its drag is over and it follows the pose again. Before, the pose lags behind it."""
 
 
 def tree_tour(parents: Int[Tensor, " B"]) -> list[int]:
@@ -48,8 +48,8 @@ class RigHandles:
         scene: of the viser server.
         num_bones: bones of the rig.
         on_select: called with the joint that was clicked.
-        on_turn: called with a joint and the world rotation that its bone is to have.
-        on_move: called with a shift of the whole animal, in world units.
+        on_turn: called with a joint, the world rotation that its bone is to have and the number of the drag.
+        on_move: called with a shift of the whole animal, in world units, and the number of the drag.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class RigHandles:
         num_bones: int,
         *,
         on_select: Callable[[int], None],
-        on_turn: Callable[[int, Float[Tensor, "3 3"]], None],
-        on_move: Callable[[Float[Tensor, "3"]], None],
+        on_turn: Callable[[int, Float[Tensor, "3 3"], int], None],
+        on_move: Callable[[Float[Tensor, "3"], int], None],
     ) -> None:
         self._scene, self._on_turn, self._on_move = scene, on_turn, on_move
         self._root = scene.add_frame("/skeleton", show_axes=False)
         self.selected: int | None = None
         self._gizmo: TransformControlsHandle | None = None
         self._gizmo_at = torch.zeros(3)
-        self._dragged = 0.0
+        self._dragged, self._drags = 0.0, 0
         colors = (255 * bone_colors(num_bones)).byte().tolist()
         radius = BALL_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO
         self._balls = [
@@ -104,13 +104,20 @@ class RigHandles:
     def _drag(self, gizmo: TransformControlsHandle) -> None:
         if self.selected is None:
             return
+        if not self._in_drag:
+            self._drags += 1
         self._dragged = time.monotonic()
         at = torch.from_numpy(np.asarray(gizmo.position)).float() / VISER_NERFSTUDIO_SCALE_RATIO
         shift, self._gizmo_at = at - self._gizmo_at, at
         if float(shift.norm()) > 1e-5:
-            self._on_move(shift)
+            self._on_move(shift, self._drags)
         else:
-            self._on_turn(self.selected, quat_to_rotation(torch.from_numpy(np.asarray(gizmo.wxyz)).float()))
+            rotation = quat_to_rotation(torch.from_numpy(np.asarray(gizmo.wxyz)).float())
+            self._on_turn(self.selected, rotation, self._drags)
+
+    @property
+    def _in_drag(self) -> bool:
+        return time.monotonic() - self._dragged <= DRAG_ENDS_AFTER
 
     def follow(self, pose: Pose, skeleton: Skeleton, centers: Float[Tensor, "B 3"]) -> None:
         """Moves everything to where `pose` has it."""
@@ -125,7 +132,7 @@ class RigHandles:
             "/skeleton/lines", tour, "catmullrom", tension=0.0, line_width=2.0, color=LINE_COLOR, segments=len(tour) - 1
         )
         gizmo, joint = self._gizmo, self.selected  # a click may replace them meanwhile
-        if gizmo is not None and joint is not None and time.monotonic() - self._dragged > DRAG_ENDS_AFTER:
+        if gizmo is not None and joint is not None and not self._in_drag:
             self._gizmo_at = moved[0, joint].detach().cpu()
             gizmo.position = places[joint]
             gizmo.wxyz = quat_from_rotation(T[joint, :3, :3]).detach().cpu().numpy()

@@ -7,7 +7,10 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
+from bags_ns.rig.transforms import quat_from_rotation, so3_exp
+from bags_ns.viewer import rig_handles
 from bags_ns.viewer.controls import IN_TRAINING
+from bags_ns.viewer.rig_handles import DRAG_ENDS_AFTER
 
 
 class PageThread(RenderStateMachine):
@@ -69,6 +72,23 @@ def test_rig_colours_are_rendered_when_they_are_looked_at(viewer, pipeline, cont
     other = on_a_page(lambda: model.get_outputs_for_camera(camera)).outputs["weight"]
     assert (other - seen["weight"]).abs().mean() > 1e-3
     panel._output_render.value = "rgb"
+
+
+def test_each_drag_is_undone_by_itself(viewer, pipeline, controls, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(rig_handles, "time", SimpleNamespace(monotonic=lambda: now))
+    controls.handles.select(3)
+    seen, gizmo = [controls.editor.work], controls.handles._gizmo
+    for drag in range(2):
+        for update in range(4):
+            now += DRAG_ENDS_AFTER / 2  # the drag as a whole lasts longer
+            gizmo.wxyz = quat_from_rotation(so3_exp(torch.tensor([0.1 * update, 0.3 * drag, 0.0]))).numpy()
+            controls.handles._drag(gizmo)
+        seen.append(controls.editor.work)
+        now += 2 * DRAG_ENDS_AFTER
+    for work in seen[1::-1]:
+        controls.editor.undo()
+        assert controls.editor.work is work
 
 
 @pytest.mark.parametrize("state, warned", [("training", True), ("paused", True), ("completed", False), (None, False)])
