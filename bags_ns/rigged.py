@@ -103,6 +103,12 @@ def track_motion(model: BagsModel, track: PoseTrack) -> SampledMotion:
     return _sampled(track.frame_times(), track_poses(model, track))
 
 
+def motions_by_name(model: BagsModel, track: PoseTrack | None, name: str = "track") -> dict[str, SampledMotion]:
+    """The motions that go into a file, first what a page plays: the track's, which is never named as the video's, then that."""
+    video = {"video": video_motion(model)}
+    return video if track is None else {"track" if name in video else name: track_motion(model, track), **video}
+
+
 def retargeted_track(source: BagsModel, target: BagsModel) -> PoseTrack:
     """The motion of the source's video as a track for `target`."""
     motion, body = video_motion(source), body_of(target)

@@ -90,7 +90,7 @@ class ExportGltf:
     splats: bool = False
     """Adds the Gaussians themselves (KHR_gaussian_splatting), skinned like the mesh."""
     track: Path | None = None
-    """A pose track (a JSON file) as a second animation beside the video's."""
+    """A pose track (a JSON file) as the first animation, before the video's."""
     influences: int = 4
     """Bones that move a vertex at most; most programs read 4, some 8."""
 

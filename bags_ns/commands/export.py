@@ -15,7 +15,7 @@ from bags_ns.animation.splats import Splats
 from bags_ns.model import BagsModel
 from bags_ns.progress import progress_bar
 from bags_ns.rig.motion import Pose
-from bags_ns.rigged import posed_splats, rigged_animal, track_motion, track_poses, video_motion
+from bags_ns.rigged import motions_by_name, posed_splats, rigged_animal, track_poses
 from bags_ns.runs import open_run
 
 
@@ -59,18 +59,17 @@ def _poses(model: BagsModel, track: Path | None) -> list[Pose]:
 
 
 def _with_motions(load_config: Path, track: Path | None) -> tuple[BagsModel, dict[str, SampledMotion]]:
-    """The model, and the video's motion and a track's by their names."""
+    """The model, and a track's motion and the video's by their names."""
     if track is not None:
         load_track(track)
     model = _open(load_config)
-    motions = {"video": video_motion(model)}
-    if track is not None:
-        motions[track.stem] = track_motion(model, load_track(track, model.skeleton))
-    return model, motions
+    if track is None:
+        return model, motions_by_name(model, None)
+    return model, motions_by_name(model, load_track(track, model.skeleton), track.stem)
 
 
 def export_gltf(load_config: Path, output: Path, splats: bool, track: Path | None, influences: int) -> Path:
-    """Writes a GLB with the video's motion as its first animation, and a track's as its second."""
+    """Writes a GLB with a track's motion, where there is one, and the video's as its animations."""
     model, motions = _with_motions(load_config, track)
     with progress_bar("Writing the GLB"):
         write_gltf(output, rigged_animal(model), motions, with_splats=splats, influences=influences)
@@ -81,7 +80,7 @@ def export_web(load_config: Path, output_dir: Path, track: Path | None, packages
     """Writes a page that plays the track, or else the video's motion."""
     model, motions = _with_motions(load_config, track)
     with progress_bar("Writing the page"):
-        return write_web(output_dir, rigged_animal(model), dict(reversed(motions.items())), packages=packages)
+        return write_web(output_dir, rigged_animal(model), motions, packages=packages)
 
 
 def export_spz(load_config: Path, output: Path, time: float | None) -> Path:

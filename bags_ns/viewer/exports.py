@@ -11,30 +11,22 @@ from bags_ns.animation.export_gltf import write_gltf
 from bags_ns.animation.export_ply import write_ply, write_ply_sequence
 from bags_ns.animation.export_spz import write_spz
 from bags_ns.animation.export_web import write_web
-from bags_ns.animation.joint_rotations import SampledMotion
 from bags_ns.model import BagsModel
-from bags_ns.rigged import posed_splats, rigged_animal, track_motion, track_poses, video_motion
+from bags_ns.rigged import motions_by_name, posed_splats, rigged_animal, track_poses, video_motion
 from bags_ns.viewer.editor import PoseEditor
 
 Share = Callable[[float], None]
 """Called with the share, 0 to 1, that is done."""
 
 
-def _motions(model: BagsModel, editor: PoseEditor) -> dict[str, SampledMotion]:
-    """The keyframes' motion, where there are any, and the video's."""
-    track = editor.track
-    own = {} if track is None else {"track": track_motion(model, track)}
-    return {**own, "video": video_motion(model)}
-
-
 def _gltf(model: BagsModel, editor: PoseEditor, folder: Path, share: Share) -> Path:
     path = folder / "animal.glb"
-    write_gltf(path, rigged_animal(model), _motions(model, editor))
+    write_gltf(path, rigged_animal(model), motions_by_name(model, editor.track))
     return path
 
 
 def _web(model: BagsModel, editor: PoseEditor, folder: Path, share: Share) -> Path:
-    return write_web(folder / "web", rigged_animal(model), _motions(model, editor))
+    return write_web(folder / "web", rigged_animal(model), motions_by_name(model, editor.track))
 
 
 def _ply(model: BagsModel, editor: PoseEditor, folder: Path, share: Share) -> Path:

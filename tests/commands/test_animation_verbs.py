@@ -38,6 +38,7 @@ def folder(clip, tmp_path_factory):
     written = {
         "shared": {**track, "video_share": 1.0},
         "followed": {**track, "keyframes": still, "video_share": 1.0},
+        "video": {**track, "keyframes": still, "video_share": 1.0},
         "still": {**track, "keyframes": still, "duration": 0.5},
         "unknown": {**track, "keyframes": [{"time": 0, "rotations": {"wing": [1, 0, 0, 0]}}]},
         "backwards": {**track, "keyframes": track["keyframes"][::-1]},
@@ -157,12 +158,13 @@ def test_splats_are_exported_still_and_as_a_sequence(folder, monkeypatch):
     assert (folder / "a.spz").stat().st_size > 1000
 
 
-def test_a_track_is_exported_with_its_share_of_the_videos_motion(folder, monkeypatch):
+@pytest.mark.parametrize("file, name", [("followed", "followed"), ("video", "track")])
+def test_a_track_is_exported_with_its_share_of_the_videos_motion(folder, monkeypatch, file, name):
     """All of it: both animations of the file are the video's."""
-    words = ("export", "gltf", "--load-config", "run", "--track", "followed.json", "--output", "followed.glb")
+    words = ("export", "gltf", "--load-config", "run", "--track", f"{file}.json", "--output", f"{file}.glb")
     assert bags(monkeypatch, folder, *words) == 0
-    glb = Glb(folder / "followed.glb")
-    assert [animation["name"] for animation in glb.json["animations"]] == ["video", "followed"]
+    glb = Glb(folder / f"{file}.glb")
+    assert [animation["name"] for animation in glb.json["animations"]] == [name, "video"]
     for time in np.linspace(0, 5 / 24, 6):
         assert np.abs(glb.worlds(0, time) - glb.worlds(1, time)).max() < 1e-4
 
