@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,9 +114,8 @@ class BagsModel(TrackedModel):
 
         Densification sees the screen gradients of all of them.
         """
-        if not (self.config.pose_dropout and self.bone_motion.canonical_learns):
-            return self._losses_of_poses(frames)
-        with self.poses_dropped(self.config.pose_dropout):
+        drops = self.config.pose_dropout > 0 and self.bone_motion.canonical_learns
+        with self.poses_dropped(self.config.pose_dropout) if drops else nullcontext():
             return self._losses_of_poses(frames)
 
     def _losses_of_poses(self, frames: FrameBatch) -> dict[str, Tensor]:

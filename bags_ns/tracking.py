@@ -97,12 +97,12 @@ class TrackedModel(DensifiedModel):
         Where it is known when the animal was in the same poses, the bones go on as they did then: each leg stays the one
         that it was. Across a gap, what the animal did last says nothing.
         """
-        canonical_index = self.canonical_index
-        for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical_index)):
-            inward = -1 if frame > canonical_index else 1
+        canonical = self.canonical_index
+        for frame in sorted(set(window) - self.frames_entered, key=lambda index: abs(index - canonical)):
+            inward = -1 if frame > canonical else 1
             neighbour = frame + inward
-            if frame != canonical_index:
-                has_two = (neighbour - canonical_index) * inward < 0 and self._together(neighbour + inward, frame)
+            if frame != canonical:
+                has_two = (neighbour - canonical) * inward < 0 and self._together(neighbour + inward, frame)
                 before = neighbour + inward if has_two else neighbour
                 alike = self._time_alike(frame, inward)
                 if alike is None:

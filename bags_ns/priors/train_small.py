@@ -13,8 +13,6 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from bags_ns.files import write_json
@@ -34,6 +32,7 @@ from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewCount
 from bags_ns.priors.small_weights import load_network, save_network
 from bags_ns.priors.view_unet import ViewUNet
 from bags_ns.priors.workers import Workers
+from bags_ns.progress import timed_bar
 
 WEIGHTS_NAME = "small.safetensors"
 """Averaged weights: what ships."""
@@ -115,7 +114,7 @@ class SmallPriorTrainer:
         available = self.workers.agree(self._seconds_left())
         next_evaluation = config.evaluate_every_seconds
         losses: list[Tensor] = []
-        with self._bar() as show:
+        with timed_bar("Training", self.console) as show:
             while (seconds := self.workers.agree(time.monotonic() - begun)) < available:
                 steps = self.step - first_step
                 done = seconds / available if config.max_steps is None else steps / config.max_steps
@@ -338,20 +337,3 @@ class SmallPriorTrainer:
         """One line for people."""
         self.console.print(text, highlight=False, soft_wrap=True)
         self.console.file.flush()
-
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[float], bool]]:
-        """A bar; the function moves it and says (every 20 s) that a line is due."""
-        columns = (TextColumn("Training"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn())
-        last = time.monotonic()
-        with Progress(*columns, transient=True, console=self.console) as bar:
-            task = bar.add_task("Training", total=1.0)
-
-            def show(done: float) -> bool:
-                nonlocal last
-                bar.update(task, completed=done)
-                due = time.monotonic() - last > 20
-                last = time.monotonic() if due else last
-                return due
-
-            yield show
