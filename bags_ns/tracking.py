@@ -18,7 +18,7 @@ from bags_ns.animal import OPAQUE
 from bags_ns.densification import DensifiedModel
 from bags_ns.recurrence import Recurrence
 from bags_ns.rig.deformation import apply_transforms, blend_transforms
-from bags_ns.rig.gait import SAMPLES_A_FRAME, closest_period, gait_period
+from bags_ns.rig.gait import LEAST_BY_BONES, SAMPLES_A_FRAME, closest_period, gait_period
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.parallax import across, depth_error
 from bags_ns.rig.symmetry import MirrorPlane, find_mirror
@@ -204,7 +204,8 @@ class TrackedModel(DensifiedModel):
         self.gait_part = part
         self.eval()
         recurrence = Recurrence(self, frames, self.knows)
-        period = gait_period(self.bone_motion, recurrence, self.span_entered)
+        least_by_bones = LEAST_BY_BONES if part < 1 else -1.0
+        period = gait_period(self.bone_motion, recurrence, self.span_entered, least_by_bones)
         self.repeat_every(period)
         if self.gait_period is not None and with_mirror:
             find_mirror(self.mirror, self.means, self.canonical_opacities(), self.gait_period, recurrence)

@@ -26,6 +26,8 @@ MAX_LOOKS = 48
 """Periods at which the video is compared with itself; between them it is interpolated."""
 LEAST_REPETITION = 0.2
 """Motion that repeats less is not taken for a gait."""
+LEAST_BY_BONES = 0.2
+"""Bones alone that repeat less do not bear out a period before all of the clip is known."""
 ABOUT_AS_GOOD = 0.8
 """The shortest period that reaches this part of the best one's repetition is taken: its multiples are periods too."""
 NEAR = 0.1
@@ -34,7 +36,10 @@ NEAR = 0.1
 
 @torch.no_grad()
 def gait_period(
-    motion: BoneMotion, difference: Callable[[float], float], span: tuple[float, float] = (0.0, 1.0)
+    motion: BoneMotion,
+    difference: Callable[[float], float],
+    span: tuple[float, float] = (0.0, 1.0),
+    least_by_bones: float = -1.0,
 ) -> float | None:
     """The time after which a motion repeats, as a part of the clip; None if it does not.
 
@@ -42,15 +47,19 @@ def gait_period(
         motion: as far as it is trained.
         difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later.
         span: first and last time to look at.
+        least_by_bones: how much bones alone have to repeat (-1: no matter). Where little is known, the video alone takes half of a period
+            for it, and frames that then enter as half of one before make bones repeat so.
     """
     length = span[1] - span[0]
     num_samples = SAMPLES_A_FRAME * round(length / motion.mean_spacing) + 1
     times = torch.linspace(*span, num_samples, device=motion.knots.device)
-    period = find_period(motion(times)[..., 3:].flatten(1), lambda part: difference(part * length))
+    period = find_period(motion(times)[..., 3:].flatten(1), lambda part: difference(part * length), least_by_bones)
     return None if period is None else period * length
 
 
-def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float]) -> float | None:
+def find_period(
+    bones: Float[Tensor, "S D"], difference: Callable[[float], float], least_by_bones: float = -1.0
+) -> float | None:
     """The time after which sampled motions repeat, as a part of the whole; None if they do not.
 
     Both choose among the periods that either could have; its exact length is what differs least in the video.
@@ -58,6 +67,7 @@ def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float
     Args:
         bones: paths of the bones at S evenly spaced times, `SAMPLES_A_FRAME` a frame.
         difference: how much the video differs from the animal as it was so much (a part of their length) earlier or later.
+        least_by_bones: how much the bones alone have to repeat after it.
     """
     count = len(bones)
     shortest, longest = SHORTEST_FRAMES * SAMPLES_A_FRAME, int(LONGEST_PART * (count - 1))
@@ -65,8 +75,10 @@ def find_period(bones: Float[Tensor, "S D"], difference: Callable[[float], float
         return None
     looks = np.unique(np.linspace(0, longest, MAX_LOOKS).round())
     differences = np.interp(np.arange(longest + 1), looks, [difference(lag / (count - 1)) for lag in looks])
-    values = 0.5 * (repetition(bones, longest) + torch.from_numpy(recovery(differences)).to(bones.device))
+    by_bones = repetition(bones, longest)
+    values = 0.5 * (by_bones + torch.from_numpy(recovery(differences)).to(bones.device))
     is_peak = (values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])
+    is_peak &= by_bones[1:-1] >= least_by_bones
     peaks = [lag for lag in (1 + torch.nonzero(is_peak).flatten()).tolist() if lag >= shortest]
     best = max((float(values[lag]) for lag in peaks), default=0.0)
     if best < LEAST_REPETITION:

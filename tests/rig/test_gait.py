@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bags_ns.rig.gait import SAMPLES_A_FRAME, find_period, gait_period, recovery, repetition
+from bags_ns.rig.gait import LEAST_BY_BONES, SAMPLES_A_FRAME, find_period, gait_period, recovery, repetition
 from bags_ns.rig.motion import BoneMotion
 
 FRAMES = 60
@@ -57,6 +57,13 @@ def test_bones_tell_a_period_from_half_of_it_where_the_video_does_not():
     outline = legs.abs()  # the same when the sides have changed places
     assert find_period(outline, seen(outline)) == pytest.approx(0.2, abs=0.5 / FRAMES)
     assert find_period(legs, seen(outline)) == pytest.approx(0.4, abs=0.5 / FRAMES)
+
+
+def test_half_of_a_period_that_the_video_alone_shows_is_not_believed_where_bones_have_to_bear_it_out():
+    outline = sampled(lambda t: walk(t, 0.4, harmonics=1)).abs()
+    noise = torch.randn(outline.shape, generator=torch.Generator().manual_seed(0))  # bones that are not known yet
+    assert find_period(noise, seen(outline)) == pytest.approx(0.2, abs=0.5 / FRAMES)
+    assert find_period(noise, seen(outline), least_by_bones=LEAST_BY_BONES) is None
 
 
 def test_the_exact_period_is_the_videos():
