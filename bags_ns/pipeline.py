@@ -35,8 +35,6 @@ GAIT_LEAST_FRAMES = 24
 """So many must have entered for that: in a stride or less, half of it looks like a period."""
 GAP_FRAMES = 8
 """Frames beyond a gap that are compared with the animal as it was before it."""
-MIRROR_TRIAL = 0.05
-"""Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 DEPTH_SETTLINGS = 20
 """So often in a run the animal's distance from the canonical camera is set right."""
 GAIT_SETTLINGS = 10
@@ -249,7 +247,7 @@ class BagsPipeline(VanillaPipeline):
         takes = model.new_takes(frames.active)
         if phase is not Phase.CANONICAL:
             self._look_for_gait(phase, before_gap=bool(takes))
-        if model.mirror.on_trial and progress >= phases.bones_end + MIRROR_TRIAL:
+        if model.mirror.on_trial and progress >= phases.mirror_judged(model.run_length):
             self._judge_mirror()
         for take in takes:
             beyond = take[:GAP_FRAMES]

@@ -54,6 +54,12 @@ def entry_order(times: Sequence[float], canonical_index: int) -> list[int]:
     return [starts[g] + d for d, g in zip(distances, gaps, strict=True)]
 
 
+MIRROR_TRIAL = 0.05
+"""Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
+MIRROR_TRIAL_STEPS = 100
+"""The most steps of that: in the end an animal comes to suit a false mirror, too."""
+
+
 @dataclass(frozen=True)
 class FrameWindow:
     """Frames that are trained on at some time of the run."""
@@ -80,6 +86,10 @@ class PhaseSchedule:
         if progress < self.canonical_end:
             return Phase.CANONICAL
         return Phase.BONES if progress < self.bones_end else Phase.JOINT
+
+    def mirror_judged(self, run_length: int) -> float:
+        """Part of the run that is done when a mirror's trial, which begins with the joint phase, is over."""
+        return self.bones_end + min(MIRROR_TRIAL, MIRROR_TRIAL_STEPS / max(1, run_length))
 
     def window(self, progress: float, order: Sequence[int]) -> FrameWindow:
         """The frames to train on: the canonical one in the warm-up, then a window that grows outward to the whole clip.

@@ -12,6 +12,11 @@ def test_phases_follow_each_other():
     ]  # fmt: skip
 
 
+def test_a_mirrors_trial_is_a_part_of_a_short_run_and_no_longer_in_a_long_one():
+    schedule = PhaseSchedule(bones_end=0.6)
+    assert [n * (schedule.mirror_judged(n) - 0.6) for n in (400, 2000, 10_000)] == pytest.approx([20, 100, 100])
+
+
 @pytest.mark.parametrize("canonical_index", [0, 4, 9])
 def test_window_grows_outward_from_the_canonical_frame_to_the_whole_clip(canonical_index):
     schedule, num_frames = PhaseSchedule(), 10
