@@ -53,7 +53,7 @@ class AnimalModelConfig(SplatfactoModelConfig):
     """Hidden units of each layer of the deformation field."""
     field_layers: int = 8
     """Layers of the deformation field."""
-    num_bones: int = 32
+    num_bones: int = 48
     """Number of bones (the paper uses 50)."""
     skinning_hidden: int = 32
     """Hidden units of the residual skinning network."""

@@ -38,7 +38,7 @@ def _bags() -> BagsTrainerConfig:
     return BagsTrainerConfig(
         method_name="bags",
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        max_num_iterations=2000,
+        max_num_iterations=3000,
         steps_per_save=500,
         steps_per_eval_batch=0,
         steps_per_eval_image=500,
