@@ -73,7 +73,12 @@ class AnimalModelConfig(SplatfactoModelConfig):
     """Only 0: spherical harmonics do not turn with a bone, so colours are logits."""
     use_bilateral_grid: bool = False
     """Only False: the colours of frames are not corrected."""
-    # What splatfacto's own renders and losses read, and nothing here.
+    # What nerfstudio's rays or splatfacto's own renders and losses read, and nothing here.
+    enable_collider: Suppress[bool] = False
+    collider_params: Suppress[dict[str, float] | None] = None
+    loss_coefficients: Suppress[dict[str, float]] = field(default_factory=dict)
+    eval_num_rays_per_chunk: Suppress[int] = 4096
+    prompt: Suppress[str | None] = None
     num_downscales: Suppress[int] = 0
     resolution_schedule: Suppress[int] = 3000
     sh_degree_interval: Suppress[int] = 1000
