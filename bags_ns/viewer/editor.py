@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ SAME_TIME = 1e-5
 SAME_KEYFRAME = 5e-4
 """Seconds. Keyframes closer than this are one: the page tells whole milliseconds apart."""
 UNDO_STEPS = 100
+SLIDER_RESTS = 1.0
+"""Seconds. A slider that has rested longer has been let go: the page does not say when."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class PoseEditor:
         self.time = 0.0
         self.work = Work(duration if duration > 0 else 1.0)
         self._undo: list[tuple[str | None, Work]] = []
+        self._slid = 0.0
+        """When a slider last moved."""
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -128,6 +133,14 @@ class PoseEditor:
             self._undo = [*self._undo[-UNDO_STEPS:], (action, self.work)]
         self.work = dataclasses.replace(self.work, **fields)
 
+    def _slide(self, slider: str, **fields: Any) -> None:
+        """The same for what a slider gives on its way."""
+        now = monotonic()
+        if self._undo and self._undo[-1][0] == slider and now - self._slid > SLIDER_RESTS:
+            self._undo.append((slider, self.work))
+        self._slid = now
+        self._change(slider, **fields)
+
     def _pose(self, action: str | None, held: JointPose, **fields: Any) -> None:
         self._change(action, held=dataclasses.replace(held, **fields), video_share=0.0)
 
@@ -168,7 +181,7 @@ class PoseEditor:
 
     def set_video_share(self, share: float) -> None:
         """How much of the video's motion is shown: 0 is the person's pose alone, 1 the video's alone."""
-        self._change("video share", video_share=min(1.0, max(0.0, share)))
+        self._slide("video share", video_share=min(1.0, max(0.0, share)))
 
     def undo(self) -> None:
         """Takes the last action back. Raises ValueError where there is none."""
@@ -256,7 +269,7 @@ class PoseEditor:
             raise ValueError(f"a track must last longer than 0 s, got {seconds:g}")
         track, now = self.work.track, self.seconds
         changed = None if track is None else dataclasses.replace(track, duration=seconds)
-        self._change("duration", duration=seconds, track=changed)
+        self._slide("duration", duration=seconds, track=changed)
         self.time = min(1.0, now / seconds)
 
     def save(self, path: Path) -> None:

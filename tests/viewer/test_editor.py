@@ -229,6 +229,17 @@ def test_every_action_can_be_undone_and_one_drag_is_one_action(editor):
         editor.undo()
 
 
+def test_a_slider_that_has_rested_begins_another_action(editor, monkeypatch):
+    seen = []
+    for moment, share in ((5.0, 0.8), (5.4, 0.6), (6.3, 0.5), (9.0, 0.3), (9.5, 0.2)):
+        monkeypatch.setattr("bags_ns.viewer.editor.monotonic", lambda moment=moment: moment)
+        editor.set_video_share(share)
+    for _ in range(2):
+        editor.undo()
+        seen.append(editor.work.video_share)
+    assert seen == [0.5, 1.0]
+
+
 def test_a_longer_duration_keeps_the_keyframes_and_the_present_second(editor):
     two_keyframes(editor)
     editor.set_duration(4.0)
