@@ -6,22 +6,19 @@ quats, ...) stay canonical, posing is an explicit call. How it is trained stands
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float, UInt8
-from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
+from nerfstudio.models.splatfacto import SplatfactoModel
 from torch import Tensor, nn
 from torch.nn import Parameter
-from tyro.conf import Suppress
 
 from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
@@ -35,6 +32,7 @@ from bags_ns.rig.replay import Replay
 from bags_ns.rig.skeleton import Skeleton
 from bags_ns.rig.skinning import SkinningField
 from bags_ns.rig.transforms import quat_to_rotation
+from bags_ns.splatfacto import TrimmedSplatfactoConfig, without_lpips
 
 Kept = TypeVar("Kept")
 
@@ -43,7 +41,7 @@ OPAQUE = 0.3
 
 
 @dataclass
-class AnimalModelConfig(SplatfactoModelConfig):
+class AnimalModelConfig(TrimmedSplatfactoConfig):
     """Size of the rig, and splatfacto's own fields with values that fit an animal of length 1 and every device."""
 
     _target: type = field(default_factory=lambda: AnimalModel)
@@ -73,35 +71,6 @@ class AnimalModelConfig(SplatfactoModelConfig):
     """Only 0: spherical harmonics do not turn with a bone, so colours are logits."""
     use_bilateral_grid: bool = False
     """Only False: the colours of frames are not corrected."""
-    # What nerfstudio's rays or splatfacto's own renders and losses read, and nothing here.
-    enable_collider: Suppress[bool] = False
-    collider_params: Suppress[dict[str, float] | None] = None
-    loss_coefficients: Suppress[dict[str, float]] = field(default_factory=dict)
-    eval_num_rays_per_chunk: Suppress[int] = 4096
-    prompt: Suppress[str | None] = None
-    num_downscales: Suppress[int] = 0
-    resolution_schedule: Suppress[int] = 3000
-    sh_degree_interval: Suppress[int] = 1000
-    ssim_lambda: Suppress[float] = 0.2
-    use_scale_regularization: Suppress[bool] = False
-    output_depth_during_training: Suppress[bool] = False
-    rasterize_mode: Suppress[Literal["classic", "antialiased"]] = "classic"
-    camera_optimizer: Suppress[CameraOptimizerConfig] = field(default_factory=lambda: CameraOptimizerConfig(mode="off"))
-    grid_shape: Suppress[tuple[int, int, int]] = (16, 16, 8)
-    color_corrected_metrics: Suppress[bool] = False
-
-
-@contextlib.contextmanager
-def without_lpips() -> Iterator[None]:
-    """Keeps splatfacto from building LPIPS, which downloads weights and would land in every checkpoint."""
-    import torchmetrics.image.lpip as lpip
-
-    original = lpip.LearnedPerceptualImagePatchSimilarity
-    lpip.LearnedPerceptualImagePatchSimilarity = lambda **_: None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        lpip.LearnedPerceptualImagePatchSimilarity = original
 
 
 def kept_between_renders(method: Callable[[AnimalModel], Kept]) -> Callable[[AnimalModel], Kept]:

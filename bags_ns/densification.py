@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tyro.conf import Suppress
 
 from bags_ns.animal import AnimalModel, AnimalModelConfig
 from bags_ns.cameras import intrinsics_from_fov, viewmats_from_camera_to_worlds
@@ -39,18 +38,6 @@ class DensifiedModelConfig(AnimalModelConfig):
     """Gaussians below this size (the animal is about 1 long) are duplicated, larger ones split."""
     cull_alpha_thresh: float = 0.02
     """Gaussians below this opacity are removed at densification."""
-    use_absgrad: Suppress[bool] = False
-    """Renders do not ask for absolute gradients, which exist in gsplat's CUDA kernels only."""
-    # Counted in steps, which `set_run_length` sets, or at work only after a reset of opacities or by sizes on the screen.
-    warmup_length: Suppress[int] = 500
-    refine_every: Suppress[int] = 100
-    reset_alpha_every: Suppress[int] = 30
-    stop_split_at: Suppress[int] = 15_000
-    stop_screen_size_at: Suppress[int] = 4000
-    cull_scale_thresh: Suppress[float] = 0.5
-    cull_screen_size: Suppress[float] = 0.15
-    split_screen_size: Suppress[float] = 0.05
-    n_split_samples: Suppress[int] = 2
 
 
 class DensifiedModel(AnimalModel):

@@ -19,7 +19,6 @@ import tyro
 from nerfstudio.engine.trainer import TrainerConfig
 from rich.console import Console
 
-from bags_ns.animal import without_lpips
 from bags_ns.commands.evaluate import evaluate_run, runs_table
 from bags_ns.data.datamanager import BagsDataManager, BagsDataManagerConfig
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
@@ -28,6 +27,7 @@ from bags_ns.files import write_json
 from bags_ns.perceptual import load_perceptual
 from bags_ns.progress import say
 from bags_ns.runs import train
+from bags_ns.splatfacto import without_lpips
 
 Variant = Literal["bags", "no-prior", "no-rigidity", "field", "static"]
 

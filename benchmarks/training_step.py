@@ -22,13 +22,13 @@ from rich.console import Console
 from timing import device_name, median_ms
 
 from bags_ns import method_configs
-from bags_ns.animal import without_lpips
 from bags_ns.data.creatures import ClipSettings, write_creature_clip
 from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.files import write_json
 from bags_ns.gaussians import Gaussians
 from bags_ns.model import BagsModel
 from bags_ns.rendering import render
+from bags_ns.splatfacto import without_lpips
 from bags_ns.trainer import BagsTrainer
 
 

@@ -20,6 +20,7 @@ LAYERS = [
         "metrics",
         "perceptual",
         "watch",
+        "splatfacto",
     },
     {"rendering", "priors", "data", "animation", "rigidity", "dataparser_configs"},
     {"animal"},

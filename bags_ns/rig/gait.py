@@ -47,8 +47,8 @@ def gait_period(
         motion: as far as it is trained.
         difference: how much the video differs from the animal as it was so much (a part of the clip) earlier or later.
         span: first and last time to look at.
-        least_by_bones: how much bones alone have to repeat (-1: no matter). Where little is known, the video alone takes half of a period
-            for it, and frames that then enter as half of one before make bones repeat so.
+        least_by_bones: how much bones alone have to repeat (-1: no matter). Where little is known, the video alone takes
+            half of a period for it, and frames that then enter as half of one before make bones repeat so.
     """
     length = span[1] - span[0]
     num_samples = SAMPLES_A_FRAME * round(length / motion.mean_spacing) + 1

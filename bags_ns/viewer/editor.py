@@ -86,8 +86,8 @@ class PoseEditor:
         self.time = 0.0
         self.work = Work(duration if duration > 0 else 1.0)
         self._undo: list[tuple[str | None, Work]] = []
-        self._slid = 0.0
-        """When a slider last moved."""
+        self._slid, self._slide = 0.0, 0
+        """When a slider last moved, and how often one has been taken hold of."""
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -133,13 +133,12 @@ class PoseEditor:
             self._undo = [*self._undo[-UNDO_STEPS:], (action, self.work)]
         self.work = dataclasses.replace(self.work, **fields)
 
-    def _slide(self, slider: str, **fields: Any) -> None:
-        """The same for what a slider gives on its way."""
+    def _slide_of(self, slider: str) -> str:
+        """The action that a move of a slider belongs to: all on its way are undone together."""
         now = monotonic()
-        if self._undo and self._undo[-1][0] == slider and now - self._slid > SLIDER_RESTS:
-            self._undo.append((slider, self.work))
+        self._slide += now - self._slid > SLIDER_RESTS
         self._slid = now
-        self._change(slider, **fields)
+        return f"{slider} in {self._slide}"
 
     def _pose(self, action: str | None, held: JointPose, **fields: Any) -> None:
         self._change(action, held=dataclasses.replace(held, **fields), video_share=0.0)
@@ -181,7 +180,7 @@ class PoseEditor:
 
     def set_video_share(self, share: float) -> None:
         """How much of the video's motion is shown: 0 is the person's pose alone, 1 the video's alone."""
-        self._slide("video share", video_share=min(1.0, max(0.0, share)))
+        self._change(self._slide_of("video share"), video_share=min(1.0, max(0.0, share)))
 
     def undo(self) -> None:
         """Takes the last action back. Raises ValueError where there is none."""
@@ -269,7 +268,7 @@ class PoseEditor:
             raise ValueError(f"a track must last longer than 0 s, got {seconds:g}")
         track, now = self.work.track, self.seconds
         changed = None if track is None else dataclasses.replace(track, duration=seconds)
-        self._slide("duration", duration=seconds, track=changed)
+        self._change(self._slide_of("duration"), duration=seconds, track=changed)
         self.time = min(1.0, now / seconds)
 
     def save(self, path: Path) -> None:
