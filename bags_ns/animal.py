@@ -65,6 +65,8 @@ class AnimalModelConfig(TrimmedSplatfactoConfig):
     """About how many Gaussians to start with, drawn from the data's seed points (or at random where there are none)."""
     random_scale: float = 1.0
     """Edge of the cube of random Gaussians."""
+    eps2d: float = 0.1
+    """Added to the Gaussians' variances in a picture, in pixels squared: gsplat's own .3 blurs the outlines of thin legs."""
     background_color: Literal["random", "black", "white"] = "random"
     """Background in training; random colours make coverage and colour separable. Outside training it is white."""
     sh_degree: int = 0
@@ -252,6 +254,18 @@ class AnimalModel(SplatfactoModel):
         """Splatfacto's background in training, white otherwise."""
         return super()._get_background_color() if self.training else torch.ones(3, device=self.device)
 
+    def render(
+        self,
+        gaussians: Gaussians,
+        viewmats: Float[Tensor, "C 4 4"],
+        Ks: Float[Tensor, "C 3 3"],
+        width: int,
+        height: int,
+        **options: Any,
+    ) -> RenderOutput:
+        """`rendering.render`, as sharp as the settings have it; all that the model renders goes through here."""
+        return render(gaussians, viewmats, Ks, width, height, eps2d=self.config.eps2d, **options)
+
     def render_gaussians(
         self, gaussians: Gaussians, camera: Cameras, background: Float[Tensor, "3"], with_depth: bool
     ) -> RenderOutput:
@@ -259,7 +273,7 @@ class AnimalModel(SplatfactoModel):
         viewmats = viewmats_from_camera_to_worlds(camera.camera_to_worlds.to(self.device))
         Ks = camera.get_intrinsics_matrices().to(self.device)
         width, height = int(camera.width.item()), int(camera.height.item())
-        return render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
+        return self.render(gaussians, viewmats, Ks, width, height, background=background, with_depth=with_depth)
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Any]:

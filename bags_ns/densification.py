@@ -12,7 +12,7 @@ from torch import Tensor
 from bags_ns.animal import AnimalModel, AnimalModelConfig
 from bags_ns.cameras import intrinsics_from_fov, viewmats_from_camera_to_worlds
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering import RenderOutput, render
+from bags_ns.rendering import RenderOutput
 
 SUMS = ("grad2d", "count")
 """What gsplat's strategy adds up for each Gaussian between two rounds."""
@@ -92,7 +92,8 @@ class DensifiedModel(AnimalModel):
         """Square novel views on white, in one call; in training their screen gradients feed densification too."""
         viewmats = viewmats_from_camera_to_worlds(camera_to_worlds)
         Ks = intrinsics_from_fov(fov_deg, size, size).to(self.device).expand(len(viewmats), 3, 3)
-        output = render(gaussians, viewmats, Ks, size, size, background=torch.ones(3, device=self.device))
+        white = torch.ones(3, device=self.device)
+        output = self.render(gaussians, viewmats, Ks, size, size, background=white)
         if self.training:
             self.watch_gradients(output)
         return output

@@ -16,7 +16,7 @@ from bags_ns.data.datamanager import FrameBatch
 from bags_ns.data.flow import FlowPair
 from bags_ns.densification import DensifiedModelConfig
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering import RenderOutput, render
+from bags_ns.rendering import RenderOutput
 from bags_ns.rig.deformation import apply_transforms, blend_transforms, deform
 from bags_ns.rig.motion import bone_transforms
 from bags_ns.rig.replay import ReplayedLoss
@@ -165,7 +165,7 @@ class BagsModel(TrackedModel):
         motion = torch.nn.functional.pad(places[1] - places[0], (0, 1))  # as colours, the third is not used
         moving = Gaussians(means[0].detach(), covars[0].detach(), self.canonical_opacities().detach(), motion)
         height, width = pair.flow.shape[:2]
-        output = render(moving, pair.viewmats[:1], pair.Ks[:1], width, height)
+        output = self.render(moving, pair.viewmats[:1], pair.Ks[:1], width, height)
         alpha = output.alpha[0].detach()
         return self._weighted({"flow": losses.flow(output.rgb[0, ..., :2] / alpha.clamp_min(0.5), alpha, pair.flow)})
 
@@ -190,7 +190,7 @@ class BagsModel(TrackedModel):
         """Gaussians through the camera of one of the frames, with screen gradients for densification."""
         height, width = frames.images.shape[1:3]
         view = slice(k, k + 1)
-        output = render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=background)
+        output = self.render(gaussians, frames.viewmats[view], frames.Ks[view], width, height, background=background)
         self.watch_gradients(output)
         return output
 

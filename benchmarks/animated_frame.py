@@ -26,7 +26,6 @@ from bags_ns.cameras import viewmats_from_camera_to_worlds
 from bags_ns.files import write_json
 from bags_ns.gaussians import Gaussians
 from bags_ns.model import BagsModel
-from bags_ns.rendering import render
 from bags_ns.visualize import orbit_view
 
 BARS = {"cuda": (50_000, 512, 1.25), "cpu": (10_000, 256, 1.35)}
@@ -78,7 +77,7 @@ def make_cases(model: BagsModel, size: int) -> dict[str, Callable[[], object]]:
     times = iter(torch.rand(1_000_000).tolist())
 
     def rendered(gaussians: Gaussians, with_depth: bool = False) -> object:
-        return render(gaussians, viewmats, Ks, size, size, background=white, with_depth=with_depth)
+        return model.render(gaussians, viewmats, Ks, size, size, background=white, with_depth=with_depth)
 
     def through_nerfstudio() -> object:
         camera.times = torch.full((1, 1), next(times))
@@ -100,8 +99,9 @@ def bare_gsplat(model: BagsModel, viewmats: torch.Tensor, Ks: torch.Tensor, size
     from gsplat import rasterization
 
     tensors = (model.means, model.quats, model.scales.exp(), model.canonical_opacities(), model.colors)
+    options: dict[str, Any] = {"eps2d": model.config.eps2d, "packed": False}
     white = torch.ones(1, 3, device=model.device)
-    return lambda: rasterization(*tensors, viewmats, Ks, size, size, backgrounds=white, packed=False)
+    return lambda: rasterization(*tensors, viewmats, Ks, size, size, backgrounds=white, **options)
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

@@ -27,7 +27,6 @@ from bags_ns.data.dataparser import AnimalVideoDataParserConfig
 from bags_ns.files import write_json
 from bags_ns.gaussians import Gaussians
 from bags_ns.model import BagsModel
-from bags_ns.rendering import render
 from bags_ns.splatfacto import without_lpips
 from bags_ns.trainer import BagsTrainer
 
@@ -115,7 +114,7 @@ class TrainingStep:
         def run() -> None:
             for k, gaussians in enumerate(leaves):
                 view = slice(k, k + 1)
-                output = render(
+                output = model.render(
                     gaussians, frames.viewmats[view], frames.Ks[view], self.size, self.size, background=white
                 )
                 (output.rgb * weight).sum().backward()

@@ -263,6 +263,30 @@ def test_the_viewers_crop_box_hides_what_lies_outside(trained):
     assert model.get_outputs_for_camera(camera)["accumulation"].max() > 0.5
 
 
+@torch.no_grad()
+def test_all_that_is_rendered_is_as_sharp_as_the_settings_say(trained, monkeypatch):
+    """Frames in training, views for the prior and what a viewer asks for: more variance in the picture covers more of it."""
+    model, data = trained.model, trained.pipeline.datamanager
+    gaussians = model.gaussians_at(model.bone_motion.canonical_time)
+    camera, _ = data.train_image(0)
+    frames = data.next_frames(1)
+    view = frames.viewmats.inverse() * torch.tensor([1.0, -1, -1, 1])  # OpenGL's axes
+
+    def covered():
+        model.train()
+        of_frame = model._render_frame(frames, 0, gaussians, torch.ones(3)).alpha
+        of_view = model.render_views(gaussians, view, fov_deg=40.0, size=32).alpha
+        model.eval()
+        return [
+            float(alpha.sum()) for alpha in (of_frame, of_view, model.get_outputs_for_camera(camera)["accumulation"])
+        ]
+
+    as_it_is = covered()
+    monkeypatch.setattr(model.config, "eps2d", 1.0)
+    for sharp, blurred in zip(as_it_is, covered(), strict=True):
+        assert sharp > 0 and blurred > 1.02 * sharp
+
+
 def test_empty_pixels_are_far(trained):
     model = trained.model.eval()
     outputs = model.get_outputs_for_camera(trained.pipeline.datamanager.train_image(0)[0])

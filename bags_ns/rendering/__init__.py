@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering.projection import FAR_PLANE, Projection, project
+from bags_ns.rendering.projection import EPS2D, FAR_PLANE, Projection, project
 
 Backend = Literal["numba", "torch", "gsplat"]
 
@@ -39,6 +39,7 @@ def render(
     *,
     background: Float[Tensor, " 3"] | Float[Tensor, "C 3"] | None = None,
     with_depth: bool = False,
+    eps2d: float = EPS2D,
     backend: Literal["auto"] | Backend = "auto",
 ) -> RenderOutput:
     """Renders N Gaussians from C cameras, after 3-D Gaussian splatting (Kerbl et al. 2023) with gsplat 1.4's conventions.
@@ -51,6 +52,7 @@ def render(
         height: Of the images, in pixels.
         background: RGB behind the Gaussians, one for all cameras or one for each.
         with_depth: Whether to compute depths too.
+        eps2d: Added to the variances in the images, in pixels squared, so that no Gaussian falls between pixels.
         backend: What computes: `auto` is `choose_backend`'s answer for the Gaussians' device and dtype.
     """
     backgrounds = viewmats.new_zeros(3) if background is None else background
@@ -62,19 +64,19 @@ def render(
         from bags_ns.rendering.gsplat_rasterizer import rasterize_gsplat
 
         rgb, alpha, depth, projection = rasterize_gsplat(
-            gaussians, viewmats, Ks, backgrounds, width, height, with_depth
+            gaussians, viewmats, Ks, backgrounds, width, height, with_depth, eps2d
         )
     elif backend == "numba":
         from bags_ns.rendering.numba_rasterizer import project_numba, rasterize_numba
 
-        projection = project_numba(gaussians, viewmats, Ks, width, height)
+        projection = project_numba(gaussians, viewmats, Ks, width, height, eps2d)
         rgb, alpha, depth = rasterize_numba(
             projection, gaussians.opacities, gaussians.colors, backgrounds, width, height, with_depth
         )
     else:
         from bags_ns.rendering.torch_rasterizer import rasterize_torch
 
-        projection = project(gaussians, viewmats, Ks, width, height)
+        projection = project(gaussians, viewmats, Ks, width, height, eps2d)
         rgb, alpha, depth = rasterize_torch(
             projection, gaussians.opacities, gaussians.colors, backgrounds, width, height, with_depth
         )

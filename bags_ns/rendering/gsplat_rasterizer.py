@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bags_ns.gaussians import Gaussians
-from bags_ns.rendering.projection import BLUR, FAR_PLANE, NEAR_PLANE, Projection
+from bags_ns.rendering.projection import EPS2D, FAR_PLANE, NEAR_PLANE, Projection
 
 _TILE = 16
 
@@ -35,6 +35,7 @@ def rasterize_gsplat(
     width: int,
     height: int,
     with_depth: bool,
+    eps2d: float = EPS2D,
 ) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None, Projection]:
     """Composited colours on the backgrounds, alphas, the sums of weighted depths if asked for, and the projected Gaussians.
 
@@ -53,7 +54,7 @@ def rasterize_gsplat(
         Ks,
         width,
         height,
-        eps2d=BLUR,
+        eps2d=eps2d,
         near_plane=NEAR_PLANE,
         far_plane=FAR_PLANE,
     )

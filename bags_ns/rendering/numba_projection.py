@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 from numba import njit
 
-from bags_ns.rendering.projection import BLUR, FAR_PLANE, FRUSTUM_MARGIN, MAX_RADIUS, NEAR_PLANE
+from bags_ns.rendering.projection import FAR_PLANE, FRUSTUM_MARGIN, MAX_RADIUS, NEAR_PLANE
 
 # `no_type_check` keeps the tests' type checker from wrapping what numba must compile. Helpers are inlined and not cached themselves:
 # a cached kernel that calls a cached helper loses the inlining, and half its speed, when it is loaded from the cache.
@@ -83,6 +83,7 @@ def project_forward(
     Ks: Float32[np.ndarray, "C 3 3"],
     width: int,
     height: int,
+    eps2d: float,
     means2d: Float32[np.ndarray, "C N 2"],
     conics: Float32[np.ndarray, "C N 3"],
     depths: Float32[np.ndarray, "C N"],
@@ -102,7 +103,7 @@ def project_forward(
                 continue
             x = K[0, 0] * position[0] / position[2] + K[0, 2]
             y = K[1, 1] * position[1] / position[2] + K[1, 2]
-            xx, yy = _dot(covar_rows[0], rows[0]) + BLUR, _dot(covar_rows[1], rows[1]) + BLUR
+            xx, yy = _dot(covar_rows[0], rows[0]) + eps2d, _dot(covar_rows[1], rows[1]) + eps2d
             xy = _dot(covar_rows[0], rows[1])
             determinant = xx * yy - xy * xy
             radii[camera, n] = _radius(x, y, xx, yy, determinant, width, height)

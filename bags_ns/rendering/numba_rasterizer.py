@@ -14,7 +14,7 @@ from bags_ns.gaussians import Gaussians
 from bags_ns.rendering import numba_binning as binning
 from bags_ns.rendering import numba_kernels as kernels
 from bags_ns.rendering.numba_projection import project_backward, project_forward
-from bags_ns.rendering.projection import Projection, project
+from bags_ns.rendering.projection import EPS2D, Projection, project
 from bags_ns.rendering.threads import run_in_threads
 
 
@@ -23,12 +23,17 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def project_numba(
-    gaussians: Gaussians, viewmats: Float32[Tensor, "C 4 4"], Ks: Float32[Tensor, "C 3 3"], width: int, height: int
+    gaussians: Gaussians,
+    viewmats: Float32[Tensor, "C 4 4"],
+    Ks: Float32[Tensor, "C 3 3"],
+    width: int,
+    height: int,
+    eps2d: float = EPS2D,
 ) -> Projection:
     """`projection.project`, faster, and without gradients to depths; cameras that want gradients get them from the torch code."""
     if viewmats.requires_grad or Ks.requires_grad:
-        return project(gaussians, viewmats, Ks, width, height)
-    return Projection(*_Project.apply(gaussians.means, gaussians.covars, viewmats, Ks, width, height))
+        return project(gaussians, viewmats, Ks, width, height, eps2d)
+    return Projection(*_Project.apply(gaussians.means, gaussians.covars, viewmats, Ks, width, height, eps2d))
 
 
 class _Project(torch.autograd.Function):
@@ -43,13 +48,14 @@ class _Project(torch.autograd.Function):
         Ks: Float32[Tensor, "C 3 3"],
         width: int,
         height: int,
+        eps2d: float,
     ) -> tuple[Float32[Tensor, "C N 2"], Float32[Tensor, "C N 3"], Float32[Tensor, "C N"], Int[Tensor, "C N"]]:
         shape = len(viewmats), len(means)
         means2d, conics, depths = torch.zeros(*shape, 2), torch.zeros(*shape, 3), torch.zeros(shape)
         radii = torch.zeros(shape, dtype=torch.int32)
         inputs = [_array(tensor) for tensor in (means, covars, viewmats, Ks)]
         outputs = [tensor.numpy() for tensor in (means2d, conics, depths, radii)]
-        run_in_threads(project_forward, *inputs, width, height, *outputs)
+        run_in_threads(project_forward, *inputs, width, height, eps2d, *outputs)
         ctx.save_for_backward(means, covars, viewmats, Ks, conics, radii)
         ctx.size = width, height
         ctx.mark_non_differentiable(depths, radii)
@@ -65,7 +71,7 @@ class _Project(torch.autograd.Function):
             *(means, covars, viewmats, Ks, *ctx.size),
             *(conics, radii, grad_means2d, grad_conics, grad_means, grad_covars),
         )
-        return torch.from_numpy(grad_means), torch.from_numpy(grad_covars), None, None, None, None
+        return torch.from_numpy(grad_means), torch.from_numpy(grad_covars), None, None, None, None, None
 
 
 @dataclass(frozen=True)

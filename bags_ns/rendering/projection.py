@@ -17,8 +17,8 @@ NEAR_PLANE = 0.01
 """Gaussians closer than this are not drawn, in world units (gsplat's default)."""
 FAR_PLANE = 1e10
 """Gaussians farther than this are not drawn, in world units (gsplat's default)."""
-BLUR = 0.3
-"""Added to the variances in the image, in pixels squared: no Gaussian falls between pixels (gsplat's `eps2d`)."""
+EPS2D = 0.3
+"""Added to the variances in the image, in pixels squared: no Gaussian falls between pixels (gsplat's default)."""
 FRUSTUM_MARGIN = 0.3
 """Centres count as no further outside the image than this fraction of its half size where the perspective is linearised."""
 MAX_RADIUS = 1e9
@@ -40,11 +40,16 @@ class Projection:
 
 
 def project(
-    gaussians: Gaussians, viewmats: Float[Tensor, "C 4 4"], Ks: Float[Tensor, "C 3 3"], width: int, height: int
+    gaussians: Gaussians,
+    viewmats: Float[Tensor, "C 4 4"],
+    Ks: Float[Tensor, "C 3 3"],
+    width: int,
+    height: int,
+    eps2d: float = EPS2D,
 ) -> Projection:
     """The Gaussians' footprints in the images of C cameras (OpenCV world-to-camera matrices, intrinsics without skew).
 
-    The covariance in the image is J W Sigma W^T J^T + BLUR with the perspective's Jacobian J at the centre (Zwicker et al. 2001,
+    The covariance in the image is J W Sigma W^T J^T + eps2d with the perspective's Jacobian J at the centre (Zwicker et al. 2001,
     EWA volume splatting, eq. 31); clamping and culling follow `fully_fused_projection` of gsplat 1.4.
     """
     rotations = viewmats[:, :3, :3]
@@ -56,7 +61,7 @@ def project(
 
     jacobians = _perspective_jacobians(safe_means, Ks, width, height) @ rotations[:, None]
     covars2d = jacobians @ gaussians.covars @ jacobians.transpose(-1, -2)
-    xx, yy = covars2d[..., 0, 0] + BLUR, covars2d[..., 1, 1] + BLUR
+    xx, yy = covars2d[..., 0, 0] + eps2d, covars2d[..., 1, 1] + eps2d
     xy = 0.5 * (covars2d[..., 0, 1] + covars2d[..., 1, 0])  # so that the covariances' gradient is symmetric
     determinants = xx * yy - xy * xy
     in_range = in_range & (determinants > 0) & (xx > 0)

@@ -47,15 +47,15 @@ def test_numba_agrees_with_gsplat(kind: Kind) -> None:
     assert max(errors.values()) <= 2e-3, errors
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_it_is_what_gsplats_own_verb_gives(count: int) -> None:
+@pytest.mark.parametrize(("count", "eps2d"), [(1, 0.3), (3, 0.3), (1, 0.1)])
+def test_it_is_what_gsplats_own_verb_gives(count: int, eps2d: float) -> None:
     from gsplat import rasterization
 
     gaussians = on_cuda(make_gaussians(3000))
     viewmats, Ks = (tensor.cuda() for tensor in make_cameras(count, WIDTH, HEIGHT))
     backgrounds = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)).cuda()
     rgb, own_alpha, depth, projected = rasterize_gsplat(
-        gaussians, viewmats, Ks, backgrounds, WIDTH, HEIGHT, with_depth=True
+        gaussians, viewmats, Ks, backgrounds, WIDTH, HEIGHT, with_depth=True, eps2d=eps2d
     )
     unread: Any = None  # quats and scales, when covars are given
     image, alpha, info = rasterization(
@@ -71,6 +71,7 @@ def test_it_is_what_gsplats_own_verb_gives(count: int) -> None:
         covars=0.5 * (gaussians.covars + gaussians.covars.mT),
         backgrounds=backgrounds,
         render_mode="RGB+D",
+        eps2d=eps2d,
         packed=False,
     )
     assert depth is not None

@@ -27,13 +27,14 @@ def loss(means2d: torch.Tensor, conics: torch.Tensor, drawn: torch.Tensor) -> to
     return (means2d * means_weights)[drawn].sum() + (conics * conics_weights)[drawn].sum()
 
 
-def test_agrees_with_gsplat() -> None:
+@pytest.mark.parametrize("eps2d", [0.3, 0.1])
+def test_agrees_with_gsplat(eps2d: float) -> None:
     reference = pytest.importorskip("gsplat.cuda._torch_impl")._fully_fused_projection
     gaussians = scattered_gaussians(torch.float64)
     viewmats, Ks = make_cameras(2, WIDTH, HEIGHT, torch.float64)
 
-    p = project(gaussians, viewmats, Ks, WIDTH, HEIGHT)
-    radii, means2d, depths, conics, _ = reference(gaussians.means, gaussians.covars, viewmats, Ks, WIDTH, HEIGHT)
+    p = project(gaussians, viewmats, Ks, WIDTH, HEIGHT, eps2d)
+    radii, means2d, depths, conics, _ = reference(gaussians.means, gaussians.covars, viewmats, Ks, WIDTH, HEIGHT, eps2d)
     drawn = radii > 0
 
     assert 0 < drawn.sum() < drawn.numel()
@@ -47,13 +48,14 @@ def test_agrees_with_gsplat() -> None:
     assert relative_error(actual[1], expected[1]) <= 1e-13
 
 
-def test_numba_agrees_with_torch() -> None:
+@pytest.mark.parametrize("eps2d", [0.3, 0.1])
+def test_numba_agrees_with_torch(eps2d: float) -> None:
     gaussians = scattered_gaussians(torch.float32)
     precise = Gaussians(*(tensor.detach().double().requires_grad_() for tensor in vars(gaussians).values()))
     viewmats, Ks = make_cameras(2, WIDTH, HEIGHT)
 
-    p = project_numba(gaussians, viewmats, Ks, WIDTH, HEIGHT)
-    q = project(precise, viewmats.double(), Ks.double(), WIDTH, HEIGHT)
+    p = project_numba(gaussians, viewmats, Ks, WIDTH, HEIGHT, eps2d)
+    q = project(precise, viewmats.double(), Ks.double(), WIDTH, HEIGHT, eps2d)
     drawn = q.radii > 0
 
     assert torch.equal(p.radii, q.radii)
