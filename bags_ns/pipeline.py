@@ -215,9 +215,14 @@ class BagsPipeline(VanillaPipeline):
         chosen = torch.linspace(first, last, min(last - first + 1, GAIT_FRAMES)).round().long().tolist()
         return (self.datamanager.train_image(index) for index in chosen)
 
-    def _judge_mirror(self) -> None:
-        """Lets the model keep or drop its mirror, and says which."""
-        self.model.judge_mirror(self._frames_entered())
+    def _try_mirror(self, progress: float) -> None:
+        """Lets the model look at the mirror that is on trial when it is time to, keep or drop it at last, and says which."""
+        looks = self.config.phases.mirror_looks(self.model.run_length)
+        if sum(progress >= look for look in looks) > len(self.model.mirror.gains):
+            self.model.weigh_mirror(self._frames_entered())
+        if progress < looks[-1]:
+            return
+        self.model.judge_mirror()
         takes_turns = self.model.mirror.shift is not None
         say("Its sides take turns: each shows what the other hides." if takes_turns else "Its sides do not take turns.")
 
@@ -247,8 +252,8 @@ class BagsPipeline(VanillaPipeline):
         takes = model.new_takes(frames.active)
         if phase is not Phase.CANONICAL:
             self._look_for_gait(phase, before_gap=bool(takes))
-        if model.mirror.on_trial and progress >= phases.mirror_judged(model.run_length):
-            self._judge_mirror()
+        if model.mirror.on_trial:
+            self._try_mirror(progress)
         for take in takes:
             beyond = take[:GAP_FRAMES]
             model.look_back(beyond, (self.datamanager.train_image(frame) for frame in beyond))

@@ -58,6 +58,8 @@ MIRROR_TRIAL = 0.05
 """Fraction of the run for which the animal learns with a mirror before that is kept or dropped."""
 MIRROR_TRIAL_STEPS = 100
 """The most steps of that: in the end an animal comes to suit a false mirror, too."""
+MIRROR_LOOKS = 2
+"""So often is it looked at on the way, evenly."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ class PhaseSchedule:
             return Phase.CANONICAL
         return Phase.BONES if progress < self.bones_end else Phase.JOINT
 
-    def mirror_judged(self, run_length: int) -> float:
-        """Part of the run that is done when a mirror's trial, which begins with the joint phase, is over."""
-        return self.bones_end + min(MIRROR_TRIAL, MIRROR_TRIAL_STEPS / max(1, run_length))
+    def mirror_looks(self, run_length: int) -> list[float]:
+        """Parts of the run that are done when a mirror is looked at; its trial begins with the joint phase and ends with the last."""
+        trial = min(MIRROR_TRIAL, MIRROR_TRIAL_STEPS / max(1, run_length))
+        return [self.bones_end + trial * (look + 1) / MIRROR_LOOKS for look in range(MIRROR_LOOKS)]
 
     def window(self, progress: float, order: Sequence[int]) -> FrameWindow:
         """The frames to train on: the canonical one in the warm-up, then a window that grows outward to the whole clip.

@@ -224,16 +224,20 @@ class TrackedModel(DensifiedModel):
             self.mirror.shift = period / 2
         self.train()
 
-    def judge_mirror(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
-        """Keeps the mirror that is on trial, or drops it and what was learned with it, by some frames of the clip."""
+    def weigh_mirror(self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]]) -> None:
+        """Looks at what the mirror that is on trial explains of some frames of the clip."""
         assert self.gait_period is not None
         self.eval()
-        self.mirror.judge(self.gait_period, Recurrence(self, frames, self.knows))
+        self.mirror.weigh(self.gait_period, Recurrence(self, frames, self.knows))
+        self.train()
+
+    def judge_mirror(self) -> None:
+        """Keeps the mirror that is on trial, or drops it and what was learned with it, by what was seen of it."""
+        self.mirror.judge()
         if self.mirror.shift is None and self._before_trial is not None:  # a run that was resumed meanwhile has none
             self._return_to(*self._before_trial)
             self.mirror.shift, self.mirror.on_trial = None, False
         self._before_trial = None
-        self.train()
 
     def _return_to(self, state: dict[str, Any], optimizers: dict[str, Any]) -> None:
         """Goes back to former states; learning rates stay those of now."""

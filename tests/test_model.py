@@ -145,9 +145,10 @@ def test_frames_enter_as_the_animal_went_a_period_before_where_the_gait_is_known
 def test_a_mirror_is_on_trial_for_a_part_of_the_run(trained):
     model, pipeline = trained.model, trained.pipeline
     with a_gait(model), a_mirror(model):
-        model.mirror.on_trial = True
-        pipeline.prepare_phase(0.62)
-        assert model.mirror.on_trial and model.mirror.shift == 0.2
+        model.mirror.on_trial, model.mirror.gains = True, []
+        for progress, num_looks in ((0.61, 0), (0.63, 1), (0.64, 1)):
+            pipeline.prepare_phase(progress)
+            assert model.mirror.on_trial and model.mirror.shift == 0.2 and len(model.mirror.gains) == num_looks
         pipeline.prepare_phase(0.7)
         assert not model.mirror.on_trial and model.mirror.shift is None, "placed anywhere, it explains nothing"
     pipeline.prepare_phase(1.0)

@@ -12,9 +12,10 @@ def test_phases_follow_each_other():
     ]  # fmt: skip
 
 
-def test_a_mirrors_trial_is_a_part_of_a_short_run_and_no_longer_in_a_long_one():
+@pytest.mark.parametrize(("num_steps", "looks"), [(400, [10, 20]), (2000, [50, 100]), (10_000, [50, 100])])
+def test_a_mirrors_trial_is_a_part_of_a_short_run_and_no_longer_in_a_long_one(num_steps, looks):
     schedule = PhaseSchedule(bones_end=0.6)
-    assert [n * (schedule.mirror_judged(n) - 0.6) for n in (400, 2000, 10_000)] == pytest.approx([20, 100, 100])
+    assert [num_steps * (look - 0.6) for look in schedule.mirror_looks(num_steps)] == pytest.approx(looks)
 
 
 @pytest.mark.parametrize("canonical_index", [0, 4, 9])

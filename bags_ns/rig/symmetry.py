@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,15 @@ STEPS = (math.radians(4), 0.02)
 """First steps in azimuth and offset from the best of these."""
 MAX_LOOKS = 24
 """Planes that are tried from there."""
-LEAST_GAIN = 0.65
-"""A mirror that has been learned with is believed where it gains so much of what a whole period gains over half of one."""
+LEAST_GAIN = 0.55
+"""A mirror that has been learned with is believed where it gains so much of what a whole period does, in the mean of its looks."""
 
 
 class MirrorPlane(nn.Module):
     """An upright plane, and the shift in time after which the animal, mirrored in it, looks as it does now; no shift: no mirror.
 
     The plane goes on learning: a search in an animal whose far side is not known yet finds it within some degrees only. For
-    the same reason it cannot tell whether there is one: it is on trial, until `judge` has seen what the animal made of it.
+    the same reason it cannot tell whether there is one: it is on trial, until `judge` has seen what the animal makes of it.
     """
 
     point: Tensor
@@ -44,14 +45,17 @@ class MirrorPlane(nn.Module):
         self.register_buffer("point", torch.zeros(3))
         self.shift: float | None = None
         self.on_trial = False
+        self.gains: list[float] = []
+        """What it gained at each look of its trial, as a part of what a whole period does."""
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The shift, and whether it still has to prove itself."""
-        return {"shift": self.shift, "on_trial": self.on_trial}
+        """The shift, whether it still has to prove itself, and how it did so far."""
+        return {"shift": self.shift, "on_trial": self.on_trial, "gains": self.gains}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         self.shift, self.on_trial = state["shift"], state.get("on_trial", False)
+        self.gains = list(state.get("gains", []))
 
     @torch.no_grad()
     def place(self, point: Float[Tensor, " 3"], azimuth: float, offset: float, shift: float | None) -> None:
@@ -68,12 +72,21 @@ class MirrorPlane(nn.Module):
         return rigid(torch.eye(3, device=normal.device) - 2 * normal[:, None] * normal, 2 * distance * normal)
 
     @torch.no_grad()
-    def judge(self, period: float, difference: Callable[[float, Tensor | None], float]) -> None:
-        """Ends the trial: forgets the shift unless the mirror gains enough (`find_mirror` explains the arguments)."""
+    def weigh(self, period: float, difference: Callable[[float, Tensor | None], float]) -> None:
+        """Looks at what the mirror gains by now (`find_mirror` explains the arguments).
+
+        That is over half a period alone and over the mirror alone. The second tells sides that move together, as in a bound
+        or a gallop: those are nearer to their own mirror image at once, which a shape learns to change only slowly.
+        """
+        mirror = self()
+        alone = min(difference(period / 2, None), difference(0.0, mirror))
+        gained, expected = (alone - other for other in (difference(period / 2, mirror), difference(period, None)))
+        self.gains.append(gained / expected if expected > 0 else 0.0)
+
+    def judge(self) -> None:
+        """Ends the trial: forgets the shift unless the mirror has gained enough."""
         self.on_trial = False
-        unmirrored = difference(period / 2, None)
-        gained, expected = (unmirrored - other for other in (difference(period / 2, self()), difference(period, None)))
-        if gained <= max(LEAST_GAIN * expected, 0.0):
+        if mean(self.gains) < LEAST_GAIN:
             self.shift = None
 
     def times_like(self, times: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
@@ -120,4 +133,4 @@ def find_mirror(
     options = {"initial_simplex": np.stack([best, *(best + np.diag(STEPS))]), "maxfev": MAX_LOOKS}
     found: Any = minimize(misfit, best, method="Nelder-Mead", options=options)
     mirror.place(middle, *found.x, shift=period / 2)
-    mirror.on_trial = True
+    mirror.on_trial, mirror.gains = True, []

@@ -62,7 +62,7 @@ def test_the_plane_is_found_where_the_cloud_only_points_near_it(turn_deg):
 
 @pytest.mark.parametrize(
     ("mirrored", "period", "is_kept"),
-    [(0.1, 0.1, True), (0.15, 0.1, True), (0.3, 0.1, False), (0.5, 0.1, False), (0.4, 0.4, False)],
+    [(0.1, 0.1, True), (0.2, 0.1, True), (0.3, 0.1, False), (0.5, 0.1, False), (0.4, 0.4, False)],
 )
 def test_a_mirror_is_kept_where_it_explains_about_as_much_as_a_whole_period(mirrored, period, is_kept):
     """Half a period away the animal differs by .4; a mirror that explains little, or where there is nothing to explain, goes."""
@@ -71,10 +71,34 @@ def test_a_mirror_is_kept_where_it_explains_about_as_much_as_a_whole_period(mirr
     plane.on_trial = True
 
     def difference(shift, T_mirror):
-        return period if shift > 0.25 else 0.4 if T_mirror is None else mirrored
+        return period if shift > 0.25 else 0.4 if T_mirror is None or not shift else mirrored
 
-    plane.judge(0.5, difference)
+    plane.weigh(0.5, difference)
+    assert plane.shift == 0.25 and plane.on_trial
+    plane.judge()
     assert (plane.shift == 0.25) is is_kept and not plane.on_trial
+
+
+@pytest.mark.parametrize(("at_once", "is_kept"), [(0.5, True), (0.3, True), (0.18, False), (0.1, False)])
+def test_a_mirror_is_dropped_where_the_animal_is_about_its_own_mirror_image_at_once(at_once, is_kept):
+    """Both sides of a bound do the same: half a period explains more of the .4 then only because the animal has given way."""
+    plane = MirrorPlane()
+    plane.place(torch.zeros(3), 0.0, 0.0, shift=0.25)
+
+    def difference(shift, T_mirror):
+        return 0.1 if shift > 0.25 else 0.4 if T_mirror is None else 0.15 if shift else at_once
+
+    plane.weigh(0.5, difference)
+    plane.judge()
+    assert (plane.shift == 0.25) is is_kept
+
+
+@pytest.mark.parametrize(("gains", "is_kept"), [([0.5, 0.8], True), ([0.8, 0.5], True), ([0.3, 0.7], False)])
+def test_all_looks_at_a_mirror_count_alike(gains, is_kept):
+    plane = MirrorPlane()
+    plane.shift, plane.gains = 0.25, gains
+    plane.judge()
+    assert (plane.shift == 0.25) is is_kept
 
 
 def test_the_plane_learns_to_fit():
@@ -100,6 +124,6 @@ def test_half_a_period_away_is_in_the_clip_and_on_either_side():
 def test_shift_and_trial_are_kept_with_the_plane():
     plane, other = MirrorPlane(), MirrorPlane()
     plane.place(torch.ones(3), 0.1, 0.2, shift=0.3)
-    plane.on_trial = True
+    plane.on_trial, plane.gains = True, [0.4]
     other.load_state_dict(plane.state_dict())
-    assert other.shift == 0.3 and other.on_trial and torch.equal(other(), plane())
+    assert other.shift == 0.3 and other.on_trial and other.gains == [0.4] and torch.equal(other(), plane())
