@@ -40,7 +40,7 @@ class TrackedModel(DensifiedModel):
         clip = self.kwargs["metadata"]["clip"]
         self.clip_times: list[float] = clip.times.tolist()
         self.canonical_index: int = clip.canonical_index
-        self.takes = takes_of_frames(self.clip_times)
+        self.take_of = takes_of_frames(self.clip_times)
         self.frames_entered: set[int] = set()
         self.alike_after: dict[int, float] = {}
         """Of takes by their numbers, beyond gaps before which no gait was known: how long before, or after, the animal was as in them."""
@@ -115,7 +115,7 @@ class TrackedModel(DensifiedModel):
             self.frames_entered.add(frame)
 
     def _together(self, first: int, second: int) -> bool:
-        return self.takes[first] == self.takes[second]
+        return self.take_of[first] == self.take_of[second]
 
     def _time_alike(self, frame: int, inward: int) -> float | None:
         """The time nearest to a frame at which the bones are known and were as in it; None: not known."""
@@ -123,18 +123,18 @@ class TrackedModel(DensifiedModel):
         if period is not None:
             times = (time + inward * count * period for count in range(1, 1 + int(1 / period)))
             return next((each for each in times if self.knows(each)), None)
-        if (shift := self.alike_after.get(self.takes[frame])) is None:
+        if (shift := self.alike_after.get(self.take_of[frame])) is None:
             return None
         alike = time + inward * shift
         # The take itself was not compared, and nothing says that the animal does so again.
-        return alike if self._known_take(alike) not in (None, self.takes[frame]) else None
+        return alike if self._known_take(alike) not in (None, self.take_of[frame]) else None
 
     def new_takes(self, window: range) -> list[list[int]]:
         """The frames of each take that the window has just reached, from the gap onward; none at the start of a run."""
         if not self.frames_entered:
             return []
-        new = {self.takes[frame] for frame in window} - {self.takes[frame] for frame in self.frames_entered}
-        members = [[frame for frame, take in enumerate(self.takes) if take == each] for each in sorted(new)]
+        new = {self.take_of[frame] for frame in window} - {self.take_of[frame] for frame in self.frames_entered}
+        members = [[frame for frame, take in enumerate(self.take_of) if take == each] for each in sorted(new)]
         return [frames if frames[0] > min(self.frames_entered) else frames[::-1] for frames in members]
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class TrackedModel(DensifiedModel):
         if shifts:
             self.eval()
             difference = Recurrence(self, shown, self.knows)
-            self.alike_after[self.takes[frames[0]]] = min(shifts, key=difference)
+            self.alike_after[self.take_of[frames[0]]] = min(shifts, key=difference)
             self.train()
 
     @property
@@ -186,10 +186,10 @@ class TrackedModel(DensifiedModel):
     def _known_take(self, time: float) -> int | None:
         """The number of the take that a known time lies in."""
         after = bisect_left(self.clip_times, time - SAME_TIME)
-        at_frame = after < len(self.takes) and self.clip_times[after] <= time + SAME_TIME
+        at_frame = after < len(self.take_of) and self.clip_times[after] <= time + SAME_TIME
         before = after if at_frame else after - 1
         known = self.frames_entered.issuperset((before, after)) and self._together(before, after)
-        return self.takes[after] if known else None
+        return self.take_of[after] if known else None
 
     def find_gait(
         self, frames: Iterable[tuple[Cameras, UInt8[Tensor, "H W 4"]]], part: float, with_mirror: bool

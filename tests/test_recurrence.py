@@ -76,7 +76,7 @@ def test_an_animal_comes_out_of_a_gap_in_a_pose_that_it_had_before(filmed):
     model.root_motion.table.zero_()
     frames = list(pictures())
     motion, knots = model.bone_motion, model.bone_motion.knots
-    model.takes, model.frames_entered = [0, 0, 0, 0, 1, 1], {0, 1, 2, 3}
+    model.take_of, model.frames_entered = [0, 0, 0, 0, 1, 1], {0, 1, 2, 3}
     motion.table[4:] = 0.1
     assert model.new_takes(range(4)) == [] and model.new_takes(range(5)) == [[4, 5]]
     model.look_back([4], frames[4:5])

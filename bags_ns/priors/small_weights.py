@@ -17,9 +17,6 @@ from bags_ns.priors.loading import load_strictly
 from bags_ns.priors.small_config import ViewUNetConfig
 from bags_ns.priors.view_unet import ViewUNet
 
-MAX_BYTES = 16 * 2**20
-"""Largest file that may ship with the package."""
-
 
 def save_network(path: Path, network: ViewUNet, facts: Mapping[str, str | int | float]) -> None:
     """Writes the weights in half precision with the network's size and `facts`; a reader never sees half a file."""

@@ -19,7 +19,7 @@ from bags_ns.data.creatures import rest_poses
 from bags_ns.priors.creature_views import NUM_VIEWS, CreatureStudio, random_cameras, random_colors
 from bags_ns.priors.evaluate_small import ViewTask, evaluate_task, load_pairs, trivial_scores
 from bags_ns.priors.small_config import TrainSmallPriorConfig, ViewRanges, ViewUNetConfig
-from bags_ns.priors.small_weights import MAX_BYTES, load_network
+from bags_ns.priors.small_weights import load_network
 from bags_ns.priors.train_small import SmallPriorTrainer, train_small_prior
 from bags_ns.priors.view_unet import ViewUNet
 
@@ -49,7 +49,6 @@ def test_thirty_steps_learn_and_a_second_command_goes_on(tmp_path: Path):
     for name in ("small.safetensors", "small_raw.safetensors"):
         network, facts = load_network(tmp_path / "a" / name)
         assert network.config == TINY and facts["step"] == 30 and facts["licence"] == "Apache-2.0"
-        assert (tmp_path / "a" / name).stat().st_size < MAX_BYTES
     assert sorted(path.suffix for path in (tmp_path / "a").iterdir()) == [".json", ".safetensors", ".safetensors"]
 
     before = np.mean(losses[-8:])
