@@ -99,9 +99,8 @@ def bare_gsplat(model: BagsModel, viewmats: torch.Tensor, Ks: torch.Tensor, size
     from gsplat import rasterization
 
     tensors = (model.means, model.quats, model.scales.exp(), model.canonical_opacities(), model.colors)
-    options: dict[str, Any] = {"eps2d": model.config.eps2d, "packed": False}
-    white = torch.ones(1, 3, device=model.device)
-    return lambda: rasterization(*tensors, viewmats, Ks, size, size, backgrounds=white, **options)
+    white, eps2d = torch.ones(1, 3, device=model.device), model.config.eps2d
+    return lambda: rasterization(*tensors, viewmats, Ks, size, size, eps2d=eps2d, backgrounds=white, packed=False)
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
